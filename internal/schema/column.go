@@ -1,0 +1,295 @@
+package schema
+
+import (
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// Column is one column over rows of type T: its definition and how its cell is read.
+//
+// A stored column (made by Str, Int, Bool, Strings, Raw, Time) also says how its cell is
+// written, so that the event store can keep it; a computed one (Calc) is derived from
+// others whenever it is asked for.
+type Column[T any] struct {
+	ColumnDef
+	// Value reads the SQL cell.
+	Value func(T) Value
+	// Uses names the stored native columns that a computed column reads.
+	Uses []string
+
+	// Exactly one pair of these is set on a stored column.
+	Int    func(T) int64
+	SetInt func(T, int64)
+	Str    func(T) string
+	SetStr func(T, string)
+}
+
+// Stored reports whether the store keeps this column.
+func (c *Column[T]) Stored() bool { return c.Int != nil || c.Str != nil }
+
+type integer interface {
+	~int | ~int8 | ~int16 | ~int32 | ~int64 | ~uint | ~uint8 | ~uint16 | ~uint32 | ~uint64
+}
+
+func def(name string, t Type, f Form, doc string, flags []Flag) ColumnDef {
+	d := ColumnDef{Name: name, Type: t, Form: f, Doc: doc}
+	for _, x := range flags {
+		d.Flags |= x
+	}
+	return d
+}
+
+// Str is a TEXT column kept in the string that at points to.
+func Str[T any](name string, at func(T) *string, doc string, flags ...Flag) Column[T] {
+	return Column[T]{
+		ColumnDef: def(name, Text, Plain, doc, flags),
+		Value:     func(r T) Value { return TextValue(*at(r)) },
+		Str:       func(r T) string { return *at(r) },
+		SetStr:    func(r T, s string) { *at(r) = s },
+	}
+}
+
+// Strings is a column kept as strings that each end in a NUL byte; see List.
+func Strings[T any](name string, at func(T) *string, doc string, flags ...Flag) Column[T] {
+	c := Str(name, at, doc, flags...)
+	c.Form = List
+	c.Value = func(r T) Value { return TextValue(string(AppendList(nil, *at(r)))) }
+	return c
+}
+
+// Raw is a TEXT column whose string is JSON already.
+func Raw[T any](name string, at func(T) *string, doc string, flags ...Flag) Column[T] {
+	c := Str(name, at, doc, flags...)
+	c.Form = JSON
+	return c
+}
+
+// Int is a BIGINT column kept in the integer that at points to.
+func Int[T any, N integer](name string, at func(T) *N, doc string, flags ...Flag) Column[T] {
+	c := Column[T]{
+		ColumnDef: def(name, BigInt, Plain, doc, flags),
+		Value:     func(r T) Value { return IntValue(int64(*at(r))) },
+		Int:       func(r T) int64 { return int64(*at(r)) },
+		SetInt:    func(r T, n int64) { *at(r) = N(n) },
+	}
+	if c.Has(OmitZero) {
+		c.Value = func(r T) Value {
+			if n := *at(r); n != 0 {
+				return IntValue(int64(n))
+			}
+			return Null
+		}
+	}
+	return c
+}
+
+// Bool is a column of 0 and 1 kept in the bool that at points to.
+func Bool[T any](name string, at func(T) *bool, doc string, flags ...Flag) Column[T] {
+	get := func(r T) int64 {
+		if *at(r) {
+			return 1
+		}
+		return 0
+	}
+	return Column[T]{
+		ColumnDef: def(name, Integer, Boolean, doc, flags),
+		Value:     func(r T) Value { return IntValue(get(r)) },
+		Int:       get,
+		SetInt:    func(r T, n int64) { *at(r) = n != 0 },
+	}
+}
+
+// Time is a column kept in unix nanoseconds; see Timestamp.
+func Time[T any](name string, at func(T) *int64, doc string, flags ...Flag) Column[T] {
+	c := Int(name, at, doc, flags...)
+	c.Form = Timestamp
+	c.Value = func(r T) Value { return IntValue(floorDiv(*at(r), 1e9)) }
+	return c
+}
+
+func floorDiv(a, b int64) int64 {
+	q := a / b
+	if a%b < 0 {
+		q--
+	}
+	return q
+}
+
+// Calc is a column derived from the row by value.
+func Calc[T any](name string, t Type, value func(T) Value, doc string, flags ...Flag) Column[T] {
+	return Column[T]{ColumnDef: def(name, t, Plain, doc, flags), Value: value}
+}
+
+// Absent is a column that must exist but has no meaning here: ” or NULL, as in osquery.
+func Absent[T any](name string, t Type, doc string, flags ...Flag) Column[T] {
+	v := Null
+	if t == Text {
+		v = TextValue("")
+	}
+	return Calc(name, t, func(T) Value { return v }, doc, flags...)
+}
+
+// As returns c with another SQL type.
+func (c Column[T]) As(t Type) Column[T] { c.Type = t; return c }
+
+// From returns c with the stored native columns that it is computed from.
+func (c Column[T]) From(names ...string) Column[T] { c.Uses = names; return c }
+
+// Alias returns c with further hidden names.
+func (c Column[T]) Alias(names ...string) Column[T] { c.Aliases = names; return c }
+
+// Collated returns c with a collation.
+func (c Column[T]) Collated(name string) Column[T] { c.Collate = name; return c }
+
+// Map returns c over rows of another type, from which f makes a row of c's.
+func Map[A, B any](c Column[A], f func(B) A) Column[B] {
+	m := Column[B]{ColumnDef: c.ColumnDef, Uses: c.Uses}
+	m.Value = func(b B) Value { return c.Value(f(b)) }
+	if c.Int != nil {
+		m.Int = func(b B) int64 { return c.Int(f(b)) }
+		m.SetInt = func(b B, n int64) { c.SetInt(f(b), n) }
+	}
+	if c.Str != nil {
+		m.Str = func(b B) string { return c.Str(f(b)) }
+		m.SetStr = func(b B, s string) { c.SetStr(f(b), s) }
+	}
+	return m
+}
+
+// AppendJSON appends `"name":cell` for a row, or nothing when the cell is unknown:
+// NULL, empty text, or a zero that means unknown.
+func (c *Column[T]) AppendJSON(dst []byte, r T) []byte {
+	if c.Str != nil {
+		s := c.Str(r)
+		if s == "" {
+			return dst
+		}
+		dst = append(AppendString(dst, c.Name), ':')
+		switch c.Form {
+		case List:
+			return AppendList(dst, s)
+		case JSON:
+			return append(dst, s...)
+		}
+		return AppendString(dst, s)
+	}
+	if c.Int != nil {
+		n := c.Int(r)
+		if n == 0 && c.Has(OmitZero) {
+			return dst
+		}
+		dst = append(AppendString(dst, c.Name), ':')
+		switch {
+		case c.Form == Boolean:
+			return strconv.AppendBool(dst, n != 0)
+		case c.Form == Timestamp:
+			dst = time.Unix(0, n).UTC().AppendFormat(append(dst, '"'), "2006-01-02T15:04:05.000000000Z07:00")
+			return append(dst, '"')
+		case c.Type == UnsignedBigInt:
+			return strconv.AppendUint(dst, uint64(n), 10)
+		}
+		return strconv.AppendInt(dst, n, 10)
+	}
+	v := c.Value(r)
+	switch v.kind {
+	case KindNull:
+		return dst
+	case KindText:
+		if v.s == "" {
+			return dst
+		}
+		dst = append(AppendString(dst, c.Name), ':')
+		if c.Form == JSON {
+			return append(dst, v.s...)
+		}
+		return AppendString(dst, v.s)
+	case KindFloat:
+		return strconv.AppendFloat(append(AppendString(dst, c.Name), ':'), v.Float(), 'g', -1, 64)
+	}
+	return strconv.AppendInt(append(AppendString(dst, c.Name), ':'), v.n, 10)
+}
+
+// AppendList appends a JSON array of the strings in list, each of which ends in NUL.
+func AppendList(dst []byte, list string) []byte {
+	dst = append(dst, '[')
+	start := 0
+	for i := 0; i < len(list); i++ {
+		if list[i] != 0 {
+			continue
+		}
+		if start > 0 {
+			dst = append(dst, ',')
+		}
+		dst = AppendString(dst, list[start:i])
+		start = i + 1
+	}
+	if start < len(list) { // a cut last string
+		if start > 0 {
+			dst = append(dst, ',')
+		}
+		dst = AppendString(dst, list[start:])
+	}
+	return append(dst, ']')
+}
+
+// SplitList returns the strings of a NUL-terminated list.
+func SplitList(list string) []string {
+	var out []string
+	start := 0
+	for i := 0; i < len(list); i++ {
+		if list[i] == 0 {
+			out = append(out, list[start:i])
+			start = i + 1
+		}
+	}
+	if start < len(list) {
+		out = append(out, list[start:])
+	}
+	return out
+}
+
+const hex = "0123456789abcdef"
+
+// AppendString appends s as a JSON string (RFC 8259). Bytes that are not UTF-8 become
+// the text \xNN (four characters), as osquery writes them, so nothing is lost.
+func AppendString(dst []byte, s string) []byte {
+	dst = append(dst, '"')
+	start := 0
+	for i := 0; i < len(s); {
+		b := s[i]
+		if b >= 0x20 && b < 0x7f && b != '"' && b != '\\' {
+			i++
+			continue
+		}
+		if b >= utf8.RuneSelf {
+			r, n := utf8.DecodeRuneInString(s[i:])
+			if r != utf8.RuneError || n > 1 {
+				// U+2028 and U+2029 are legal JSON; they stay as they are.
+				i += n
+				continue
+			}
+			dst = append(dst, s[start:i]...)
+			dst = append(dst, '\\', '\\', 'x', hex[b>>4], hex[b&15])
+			i++
+			start = i
+			continue
+		}
+		dst = append(dst, s[start:i]...)
+		switch b {
+		case '"', '\\':
+			dst = append(dst, '\\', b)
+		case '\n':
+			dst = append(dst, '\\', 'n')
+		case '\t':
+			dst = append(dst, '\\', 't')
+		case '\r':
+			dst = append(dst, '\\', 'r')
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', hex[b>>4], hex[b&15])
+		}
+		i++
+		start = i
+	}
+	return append(append(dst, s[start:]...), '"')
+}
