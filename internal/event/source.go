@@ -17,6 +17,7 @@ const (
 	Delivered = "delivered" // events handed to the agent
 	Filtered  = "filtered"  // records left out on purpose, by Reason
 	Lost      = "lost"      // records that should have arrived and did not, by Reason
+	Evicted   = "evicted"   // state (not events) given up to stay within a bound, by Reason
 )
 
 // Count is a monotonic counter of a source, the store or a sink.
