@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/* Processes ended. sched_process_exit fires in do_exit() (kernel/exit.c) for every thread,
+ * after signal->live was counted down. Two last threads may both see it at zero on kernels
+ * before 6.16 (which pass group_dead); user space drops the second record.
+ */
+
+#define SIGNAL_GROUP_EXIT 0x00000004
+
+static __always_inline int emit_exit(struct task_struct *t)
+{
+	struct task_struct *leader;
+	struct signal_struct *sig;
+	struct rec_exit *r;
+	u32 code;
+
+	if (!wanted(KIND_EXIT))
+		return 0;
+	sig = BPF_CORE_READ(t, signal);
+	if (BPF_CORE_READ(sig, live.counter))
+		return 0;
+	COUNT(KIND_EXIT, generated);
+	r = bpf_ringbuf_reserve(&critical, sizeof(*r), 0);
+	if (!r) {
+		COUNT(KIND_EXIT, lost_ring);
+		return 0;
+	}
+	fill_head(&r->head, t, KIND_EXIT, sizeof(*r));
+	leader = BPF_CORE_READ(t, group_leader);
+	/* As wait_task_zombie() tells the parent. */
+	if (BPF_CORE_READ(sig, flags) & SIGNAL_GROUP_EXIT)
+		code = BPF_CORE_READ(sig, group_exit_code);
+	else
+		code = BPF_CORE_READ(leader, exit_code);
+	r->code = code;
+	r->pad = 0;
+	if (code & 0x80)
+		r->head.flags |= FLAG_CORE;
+	/* Threads released before are summed in signal; the leader stays until now. */
+	r->utime = BPF_CORE_READ(sig, utime) + BPF_CORE_READ(t, utime);
+	r->stime = BPF_CORE_READ(sig, stime) + BPF_CORE_READ(t, stime);
+	r->runtime = BPF_CORE_READ(sig, sum_sched_runtime) + BPF_CORE_READ(t, se.sum_exec_runtime);
+	if (leader != t) {
+		r->utime += BPF_CORE_READ(leader, utime);
+		r->stime += BPF_CORE_READ(leader, stime);
+		r->runtime += BPF_CORE_READ(leader, se.sum_exec_runtime);
+	}
+	r->max_rss = BPF_CORE_READ(sig, maxrss);
+	bpf_ringbuf_submit(r, 0);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(on_exit_tp_btf, struct task_struct *t)
+{
+	return emit_exit(t);
+}
+
+SEC("raw_tp/sched_process_exit")
+int BPF_PROG(on_exit_raw_tp, struct task_struct *t)
+{
+	return emit_exit(t);
+}

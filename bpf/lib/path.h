@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/* Paths as the kernel holds them: dentries and mounts, walked from the leaf to the root of
+ * the mount namespace (fs/d_path.c, prepend_path). bpf_d_path() is not for tracepoints.
+ */
+#ifndef GOSHAWK_PATH_H
+#define GOSHAWK_PATH_H
+
+/* Names of one path take at most PATH_MAX bytes, so that many steps see any of them. */
+#define PATH_STEPS 2100
+#define PATH_BYTES 4096
+#define NAME_BYTES 256
+
+/* Where a record with variable data is built. A CPU builds one at a time: the tracepoints
+ * that write here run with preemption off, and the iterator has a slot of its own.
+ */
+#define BUILD_BYTES (128 * 1024)
+#define BUILD_MASK (BUILD_BYTES / 2 - 1)
+
+struct build {
+	struct dentry *dentry;
+	struct dentry *root; /* of the present mount */
+	struct mount *mount;
+	u32 off;   /* end of what is written */
+	u32 limit; /* of the present path */
+	u8 data[BUILD_BYTES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* user space sets it: CPUs, and one for the iterator */
+	__type(key, u32);
+	__type(value, struct build);
+} builds SEC(".maps");
+
+volatile const u32 iterator_slot;
+
+/* walk_step writes one name, or goes up one mount. It returns 0 to go on, 1 at the root,
+ * 2 when the path is cut. A global function: the verifier looks at it once.
+ */
+__noinline int walk_step(u32 slot)
+{
+	struct build *b = bpf_map_lookup_elem(&builds, &slot);
+	struct dentry *dentry, *parent;
+	const unsigned char *name;
+	struct mount *mount, *up;
+	u32 off;
+	long n;
+
+	if (!b)
+		return 2;
+	dentry = b->dentry;
+	if (dentry == b->root) {
+		mount = b->mount;
+		up = BPF_CORE_READ(mount, mnt_parent);
+		if (up == mount || !up)
+			return 1;
+		b->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+		b->mount = up;
+		b->root = BPF_CORE_READ(up, mnt.mnt_root);
+		return 0;
+	}
+	parent = BPF_CORE_READ(dentry, d_parent);
+	off = b->off;
+	if (off >= b->limit)
+		return 2;
+	name = BPF_CORE_READ(dentry, d_name.name);
+	n = bpf_probe_read_kernel_str(&b->data[off & BUILD_MASK], NAME_BYTES, name);
+	if (n <= 0)
+		return 2;
+	b->off = off + n;
+	if (parent == dentry || !parent) /* memfd, pipe, or detached */
+		return 1;
+	b->dentry = parent;
+	return 0;
+}
+
+/* put_path appends the names of a path, leaf first; reports whether it is whole. */
+static __always_inline bool put_path(struct build *b, u32 slot, struct vfsmount *mnt,
+				     struct dentry *dentry, struct span *s)
+{
+	int r = 2;
+
+	s->off = b->off;
+	b->limit = b->off + PATH_BYTES + NAME_BYTES;
+	b->dentry = dentry;
+	b->mount = (void *)mnt - bpf_core_field_offset(struct mount, mnt);
+	b->root = BPF_CORE_READ(mnt, mnt_root);
+	for (int i = 0; i < PATH_STEPS; i++) {
+		r = walk_step(slot);
+		if (r)
+			break;
+	}
+	s->len = b->off - s->off;
+	return r == 1;
+}
+
+/* put_kernel_str appends a kernel string without its NUL. */
+static __always_inline bool put_kernel_str(struct build *b, const char *p, struct span *s)
+{
+	u32 off = b->off;
+	long n;
+
+	s->off = off;
+	s->len = 0;
+	if (off > BUILD_MASK)
+		return false;
+	n = bpf_probe_read_kernel_str(&b->data[off & BUILD_MASK], PATH_BYTES, p);
+	if (n <= 0)
+		return false;
+	s->len = n - 1;
+	b->off = off + n;
+	return true;
+}
+
+#endif

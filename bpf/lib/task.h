@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/* Rings, counters, and what every record says of the process that acted. */
+#ifndef GOSHAWK_TASK_H
+#define GOSHAWK_TASK_H
+
+/* Two rings: a flood of socket records cannot push out an exec. User space sets the sizes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 22);
+} critical SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 22);
+} bulk SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, KIND_MAX);
+	__type(key, u32);
+	__type(value, struct counts);
+} counters SEC(".maps");
+
+/* What several programs of one object share is compiled once, as BPF-to-BPF calls. */
+#define SHARED static __noinline
+
+/* Bit n: the kind numbered n is wanted. */
+volatile const u64 kinds = ~0ULL;
+
+static __always_inline bool wanted(u32 kind)
+{
+	return kinds & (1ULL << kind);
+}
+
+/* A softirq may interrupt the same program on this CPU, hence the atomic adds. */
+#define COUNT(kind, what)                                                  \
+	({                                                                 \
+		u32 key_ = (kind);                                         \
+		struct counts *c_ = bpf_map_lookup_elem(&counters, &key_); \
+		if (c_)                                                    \
+			__sync_fetch_and_add(&c_->what, 1);                \
+	})
+
+static __always_inline u64 start_of(struct task_struct *leader)
+{
+	if (bpf_core_field_exists(leader->start_boottime))
+		return BPF_CORE_READ(leader, start_boottime);
+	return BPF_CORE_READ((struct task_struct___before_5_5 *)leader, real_start_time);
+}
+
+static __always_inline u64 cgroup_of(struct task_struct *t)
+{
+	struct kernfs_node *kn = BPF_CORE_READ(t, cgroups, dfl_cgrp, kn);
+
+	if (bpf_core_type_exists(union kernfs_node_id___old))
+		return BPF_CORE_READ((struct kernfs_node___old *)kn, id.id);
+	return BPF_CORE_READ(kn, id);
+}
+
+/* What is known of task t, which acts. Uses base helpers only, so that cgroup programs
+ * may call it too.
+ */
+SHARED void fill_head(struct rec_head *h, struct task_struct *t, u16 kind, u32 size)
+{
+	struct task_struct *leader = BPF_CORE_READ(t, group_leader);
+	struct task_struct *parent = BPF_CORE_READ(leader, real_parent);
+	const struct cred *cred = BPF_CORE_READ(t, real_cred);
+	struct tty_struct *tty = BPF_CORE_READ(t, signal, tty);
+
+	h->time = bpf_ktime_get_boot_ns();
+	h->size = size;
+	h->kind = kind;
+	h->flags = 0;
+	h->pad = 0;
+	h->pid = BPF_CORE_READ(t, tgid);
+	h->tid = BPF_CORE_READ(t, pid);
+	h->start = start_of(leader);
+	h->ppid = BPF_CORE_READ(parent, tgid);
+	h->pstart = start_of(BPF_CORE_READ(parent, group_leader));
+	h->uid = BPF_CORE_READ(cred, uid.val);
+	h->gid = BPF_CORE_READ(cred, gid.val);
+	h->euid = BPF_CORE_READ(cred, euid.val);
+	h->egid = BPF_CORE_READ(cred, egid.val);
+	h->auid = -1;
+	h->session = -1;
+	if (bpf_core_field_exists(t->loginuid)) {
+		h->auid = BPF_CORE_READ(t, loginuid.val);
+		h->session = BPF_CORE_READ(t, sessionid);
+	}
+	h->tty_major = 0;
+	h->tty_minor = 0;
+	if (tty) {
+		h->tty_major = BPF_CORE_READ(tty, driver, major);
+		h->tty_minor = BPF_CORE_READ(tty, driver, minor_start) + BPF_CORE_READ(tty, index);
+	}
+	h->cgroup = cgroup_of(t);
+	BPF_CORE_READ_STR_INTO(&h->comm, t, comm);
+}
+
+#endif

@@ -1,0 +1,649 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/* Sockets. What happened is read from the kernel's struct sock, after it happened:
+ *
+ *   TCP connect, close   inet_sock_set_state, below every way to ask for them (system call of
+ *                        either width, io_uring, TCP fast open); no cost to other calls
+ *   accept, bind, listen, and connects that are not TCP or failed at once
+ *                        the exit of their system call
+ *   UDP without connect  cgroup/sendmsg, the first datagram to each peer of a socket
+ *
+ * Who opened a connection is kept by socket until its close, which often happens in a
+ * softirq, where the current task is nobody in particular.
+ */
+
+#define AF_UNSPEC 0
+#define AF_UNIX 1
+#define AF_INET 2
+#define AF_INET6 10
+#define SOCK_STREAM 1
+#define SOCK_DGRAM 2
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define TCP_ESTABLISHED 1
+#define TCP_SYN_SENT 2
+#define TCP_CLOSE 7
+#define EINTR 4
+#define EAGAIN 11
+#define EALREADY 114
+#define EINPROGRESS 115
+#define EISCONN 106
+#define ERESTARTSYS 512
+#define SOCK_DONE 1
+#define UNIX_PATH 112 /* sun_path with its zero, in eights */
+
+/* Set by user space when nothing is attached to inet_sock_set_state. */
+volatile u32 no_state_hook;
+
+enum state {
+	STATE_CONNECTING = 1,
+	STATE_OPEN = 2,
+	STATE_FAILED = 3,   /* by the caller's own call, whose exit will tell the errno */
+	STATE_REPORTED = 4, /* told; the exit of the call has nothing to add */
+};
+
+struct owner {
+	struct rec_head head;
+	u64 since; /* when connect was asked for, or the connection came to be */
+	u32 state;
+	u32 in_call; /* connect(2) has not returned */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, 1); /* BPF_F_NO_PREALLOC */
+	__type(key, u64); /* address of the struct sock */
+	__type(value, struct owner);
+} owners SEC(".maps");
+
+struct peer {
+	u64 cookie;
+	u32 address[4];
+	u32 port;
+	u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct peer);
+	__type(value, u8);
+} peers SEC(".maps");
+
+static __always_inline bool is_tcp(u16 family, u16 protocol)
+{
+	return protocol == IPPROTO_TCP && (family == AF_INET || family == AF_INET6);
+}
+
+static __always_inline u16 protocol_of(const struct sock *sk)
+{
+	if (bpf_core_field_size(sk->sk_protocol) == 2)
+		return BPF_CORE_READ(sk, sk_protocol);
+	return BPF_CORE_READ_BITFIELD_PROBED((struct sock___before_5_6 *)sk, sk_protocol);
+}
+
+static __always_inline u16 type_of(const struct sock *sk)
+{
+	if (bpf_core_field_size(sk->sk_protocol) == 2)
+		return BPF_CORE_READ(sk, sk_type);
+	return BPF_CORE_READ_BITFIELD_PROBED((struct sock___before_5_6 *)sk, sk_type);
+}
+
+/* fill_sock writes what the socket itself knows; the head and result are the caller's. */
+SHARED void fill_sock(struct rec_socket *r, const struct sock *sk)
+{
+	u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	__builtin_memset((void *)r + sizeof(r->head), 0, sizeof(*r) - sizeof(r->head));
+	r->family = family;
+	r->type = type_of(sk);
+	r->protocol = protocol_of(sk);
+	r->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+	r->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	r->fd = -1;
+	r->path.off = sizeof(*r);
+	if (family == AF_INET) {
+		BPF_CORE_READ_INTO((u32 *)r->local, sk, __sk_common.skc_rcv_saddr);
+		BPF_CORE_READ_INTO((u32 *)r->remote, sk, __sk_common.skc_daddr);
+	} else if (family == AF_INET6) {
+		BPF_CORE_READ_INTO((struct in6_addr *)r->local, sk, __sk_common.skc_v6_rcv_saddr);
+		BPF_CORE_READ_INTO((struct in6_addr *)r->remote, sk, __sk_common.skc_v6_daddr);
+	}
+	if (family != AF_UNIX) {
+		/* inet_put_port() has cleared skc_num by the time of TCP_CLOSE. */
+		r->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+		if (!r->local_port)
+			r->local_port = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
+		r->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	}
+}
+
+/* emit_owned sends a record about a socket in the name of its owner. */
+SHARED void emit_owned(const struct sock *sk, struct owner *o, u16 kind, int result,
+				       u64 now)
+{
+	struct rec_socket *r;
+	u32 size = sizeof(*r);
+
+	if (!wanted(kind))
+		return;
+	COUNT(kind, generated);
+	r = bpf_ringbuf_reserve(&bulk, sizeof(*r), 0);
+	if (!r) {
+		COUNT(kind, lost_ring);
+		return;
+	}
+	__builtin_memcpy(&r->head, &o->head, sizeof(r->head));
+	fill_sock(r, sk);
+	r->head.time = now;
+	r->head.kind = kind;
+	r->head.size = size;
+	r->duration = now - o->since;
+	r->result = result;
+	if (kind == KIND_CLOSE) {
+		r->sent = BPF_CORE_READ((struct tcp_sock *)sk, bytes_sent) -
+			  BPF_CORE_READ((struct tcp_sock *)sk, bytes_retrans);
+		r->received = BPF_CORE_READ((struct tcp_sock *)sk, bytes_received);
+		/* tcp_queue_rcv() counts the peer's FIN, which SOCK_DONE tells of, as a byte */
+		if (r->received && BPF_CORE_READ(sk, __sk_common.skc_flags) & (1 << SOCK_DONE))
+			r->received--;
+	}
+	bpf_ringbuf_submit(r, 0);
+}
+
+static __always_inline int on_state(const struct sock *sk, int old, int new)
+{
+	struct owner *o, fresh;
+	u64 key = (u64)sk, now;
+	int err;
+
+	if (new == TCP_SYN_SENT) {
+		if (protocol_of(sk) != IPPROTO_TCP)
+			return 0;
+		__builtin_memset(&fresh, 0, sizeof(fresh));
+		fill_head(&fresh.head, (struct task_struct *)bpf_get_current_task(), KIND_CONNECT, 0);
+		fresh.since = fresh.head.time;
+		fresh.state = STATE_CONNECTING;
+		fresh.in_call = 1;
+		if (bpf_map_update_elem(&owners, &key, &fresh, BPF_ANY)) {
+			COUNT(KIND_CONNECT, generated);
+			COUNT(KIND_CONNECT, lost_map);
+		}
+		return 0;
+	}
+	if (new != TCP_CLOSE && old != TCP_SYN_SENT)
+		return 0;
+	o = bpf_map_lookup_elem(&owners, &key);
+	if (!o)
+		return 0;
+	now = bpf_ktime_get_boot_ns();
+	if (new != TCP_CLOSE) {
+		emit_owned(sk, o, KIND_CONNECT, 0, now);
+		o->state = STATE_OPEN;
+		o->since = now;
+		return 0;
+	}
+	err = BPF_CORE_READ(sk, sk_err);
+	if (o->state == STATE_OPEN) {
+		emit_owned(sk, o, KIND_CLOSE, -err, now);
+	} else if (o->state == STATE_CONNECTING) {
+		if (!err && o->in_call) { /* refused by our own side: the call's exit knows why */
+			o->state = STATE_FAILED;
+			return 0;
+		}
+		if (err) /* else closed undecided, which was told as in progress */
+			emit_owned(sk, o, KIND_CONNECT, -err, now);
+		if (o->in_call) {
+			o->state = STATE_REPORTED;
+			return 0;
+		}
+	}
+	bpf_map_delete_elem(&owners, &key);
+	return 0;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_state_tp_btf, const struct sock *sk, int old, int new)
+{
+	return on_state(sk, old, new);
+}
+
+SEC("raw_tp/inet_sock_set_state")
+int BPF_PROG(on_state_raw_tp, const struct sock *sk, int old, int new)
+{
+	return on_state(sk, old, new);
+}
+
+/* The arguments of a system call on a socket, as far as they are known. */
+struct call {
+	u64 since; /* 0 unknown */
+	__s64 fd;
+	u64 address; /* in user memory */
+	u64 length;
+};
+
+SHARED const struct sock *sock_of(struct task_struct *t, int fd)
+{
+	struct file **table, *file = NULL;
+	struct socket *socket;
+	struct fdtable *fdt;
+
+	fdt = BPF_CORE_READ(t, files, fdt);
+	if (fd < 0 || (u32)fd >= BPF_CORE_READ(fdt, max_fds))
+		return NULL;
+	table = BPF_CORE_READ(fdt, fd);
+	bpf_probe_read_kernel(&file, sizeof(file), table + fd);
+	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return NULL;
+	socket = BPF_CORE_READ(file, private_data);
+	return BPF_CORE_READ(socket, sk);
+}
+
+/* put_sun appends a kernel unix address; its length says what is abstract or unnamed. */
+SHARED void put_sun(struct rec_socket *r, u8 *to, struct unix_address *a)
+{
+	int n;
+
+	if (!a)
+		return;
+	n = BPF_CORE_READ(a, len) - 2;
+	if (n <= 0)
+		return;
+	if (n > 108)
+		n = 108;
+	if (!bpf_probe_read_kernel(to, n, (void *)a + bpf_core_field_offset(struct unix_address, name) + 2))
+		r->path.len = n;
+}
+
+/* What the caller passed, where the kernel kept no address. */
+SHARED void put_user_address(struct rec_socket *r, u8 *to, u16 *port, struct call *c)
+{
+	struct {
+		u16 family;
+		u16 port;
+		u32 four; /* IPv4 address, or IPv6 flow */
+		u8 six[16];
+	} a = {};
+
+	/* A sockaddr_in has 16 bytes, of which 8 count. Constant sizes please the verifier. */
+	if (c->length >= sizeof(a)) {
+		if (bpf_probe_read_user(&a, sizeof(a), (void *)c->address))
+			return;
+	} else if (c->length < 8 || bpf_probe_read_user(&a, 8, (void *)c->address)) {
+		return;
+	}
+	r->head.flags |= FLAG_USER_ADDRESS;
+	if (a.family == AF_INET) {
+		__builtin_memcpy(to, &a.four, 4);
+		*port = bpf_ntohs(a.port);
+	} else if (a.family == AF_INET6) {
+		__builtin_memcpy(to, a.six, 16);
+		*port = bpf_ntohs(a.port);
+	}
+}
+
+SHARED void put_user_sun(struct rec_socket *r, u8 *to, struct call *c)
+{
+	u32 n = c->length;
+
+	n = n > 110 ? 108 : n - 2;
+	if (!c->address || n > 108 || bpf_probe_read_user(to, n, (void *)(c->address + 2)))
+		return;
+	r->head.flags |= FLAG_USER_ADDRESS;
+	r->path.len = n;
+}
+
+/* A record with room for a unix address behind it. */
+struct sun_record {
+	struct rec_socket r;
+	u8 path[UNIX_PATH];
+};
+
+SHARED void emit_call(struct task_struct *t, const struct sock *sk, u16 kind, long ret,
+				      struct call *c)
+{
+	u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	struct rec_socket *r;
+
+	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
+		return;
+	COUNT(kind, generated);
+	if (family == AF_UNIX) {
+		struct sun_record *s = bpf_ringbuf_reserve(&bulk, sizeof(*s), 0);
+
+		if (!s) {
+			COUNT(kind, lost_ring);
+			return;
+		}
+		__builtin_memset(s->path, 0, sizeof(s->path));
+		fill_head(&s->r.head, t, kind, sizeof(*s));
+		fill_sock(&s->r, sk);
+		s->r.fd = c->fd;
+		s->r.result = ret < 0 ? ret : 0;
+		if (c->since)
+			s->r.duration = s->r.head.time - c->since;
+		if (ret < 0 && kind != KIND_ACCEPT) {
+			put_user_sun(&s->r, s->path, c);
+		} else if (kind == KIND_CONNECT) {
+			struct sock *peer = BPF_CORE_READ((struct unix_sock *)sk, peer);
+
+			if (peer)
+				put_sun(&s->r, s->path, BPF_CORE_READ((struct unix_sock *)peer, addr));
+		} else {
+			put_sun(&s->r, s->path, BPF_CORE_READ((struct unix_sock *)sk, addr));
+		}
+		bpf_ringbuf_submit(s, 0);
+		return;
+	}
+	r = bpf_ringbuf_reserve(&bulk, sizeof(*r), 0);
+	if (!r) {
+		COUNT(kind, lost_ring);
+		return;
+	}
+	fill_head(&r->head, t, kind, sizeof(*r));
+	fill_sock(r, sk);
+	r->fd = c->fd;
+	r->result = ret < 0 ? ret : 0;
+	if (c->since)
+		r->duration = r->head.time - c->since;
+	if (ret < 0 && kind == KIND_CONNECT)
+		put_user_address(r, r->remote, &r->remote_port, c);
+	else if (ret < 0 && kind == KIND_BIND)
+		put_user_address(r, r->local, &r->local_port, c);
+	bpf_ringbuf_submit(r, 0);
+}
+
+SHARED int connect_done(struct call *c, long ret)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	const struct sock *sk;
+	struct owner *o = NULL;
+	u64 key;
+
+	if (!wanted(KIND_CONNECT) && !wanted(KIND_CLOSE))
+		return 0;
+	if (ret == -EALREADY || ret == -EISCONN)
+		return 0;
+	sk = sock_of(t, c->fd);
+	if (!sk)
+		return 0;
+	if (no_state_hook || !is_tcp(BPF_CORE_READ(sk, __sk_common.skc_family), protocol_of(sk))) {
+		u16 family = AF_UNSPEC;
+
+		/* connect(AF_UNSPEC) takes a datagram socket's peer away */
+		bpf_probe_read_user(&family, sizeof(family), (void *)c->address);
+		if (family != AF_UNSPEC && wanted(KIND_CONNECT))
+			emit_call(t, sk, KIND_CONNECT, ret, c);
+		return 0;
+	}
+	key = (u64)sk;
+	o = bpf_map_lookup_elem(&owners, &key);
+	if (!ret) {
+		if (o && o->state == STATE_REPORTED)
+			bpf_map_delete_elem(&owners, &key);
+		return 0; /* told when the handshake ended */
+	}
+	if (!o) {
+		if (wanted(KIND_CONNECT))
+			emit_call(t, sk, KIND_CONNECT, ret, c);
+		return 0;
+	}
+	if (o->state == STATE_CONNECTING) {
+		o->in_call = 0;
+		if (ret == -ERESTARTSYS || ret == -EINTR)
+			ret = -EINPROGRESS;
+		emit_owned(sk, o, KIND_CONNECT, ret, bpf_ktime_get_boot_ns());
+	} else if (o->state == STATE_FAILED) {
+		if (wanted(KIND_CONNECT))
+			emit_call(t, sk, KIND_CONNECT, ret, c);
+		bpf_map_delete_elem(&owners, &key);
+	} else if (o->state == STATE_REPORTED) {
+		bpf_map_delete_elem(&owners, &key);
+	}
+	return 0;
+}
+
+SHARED int accept_done(struct call *c, long ret)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	const struct sock *sk;
+	struct owner fresh;
+	u64 key;
+
+	if (!wanted(KIND_ACCEPT) && !wanted(KIND_CLOSE))
+		return 0;
+	if (ret < 0) {
+		if (ret == -EAGAIN || ret == -EINTR || ret == -ERESTARTSYS)
+			return 0; /* nobody was there */
+		sk = sock_of(t, c->fd);
+		if (sk && wanted(KIND_ACCEPT))
+			emit_call(t, sk, KIND_ACCEPT, ret, c);
+		return 0;
+	}
+	c->fd = ret;
+	sk = sock_of(t, ret);
+	if (!sk)
+		return 0;
+	if (wanted(KIND_ACCEPT))
+		emit_call(t, sk, KIND_ACCEPT, 0, c);
+	if (!is_tcp(BPF_CORE_READ(sk, __sk_common.skc_family), protocol_of(sk)) || !wanted(KIND_CLOSE))
+		return 0;
+	__builtin_memset(&fresh, 0, sizeof(fresh));
+	fill_head(&fresh.head, t, KIND_CLOSE, 0);
+	fresh.since = fresh.head.time;
+	fresh.state = STATE_OPEN;
+	key = (u64)sk;
+	if (bpf_map_update_elem(&owners, &key, &fresh, BPF_ANY)) {
+		COUNT(KIND_CLOSE, generated);
+		COUNT(KIND_CLOSE, lost_map);
+		return 0;
+	}
+	/* Reset by its peer before it was accepted: its change of state went by unowned. */
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE) {
+		struct owner *o = bpf_map_lookup_elem(&owners, &key);
+
+		if (o) {
+			emit_owned(sk, o, KIND_CLOSE, -BPF_CORE_READ(sk, sk_err), fresh.since);
+			bpf_map_delete_elem(&owners, &key);
+		}
+	}
+	return 0;
+}
+
+SHARED int simple_done(u16 kind, struct call *c, long ret)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	const struct sock *sk;
+
+	if (!wanted(kind))
+		return 0;
+	sk = sock_of(t, c->fd);
+	if (sk)
+		emit_call(t, sk, kind, ret, c);
+	return 0;
+}
+
+/* Tier 1, from 5.15: the exit alone. The registers that carried the arguments still hold
+ * them (the system call ABI keeps them), so the entry need not be watched.
+ */
+static __always_inline void call_from_regs(struct call *c)
+{
+	struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+
+	c->since = 0;
+	c->fd = (int)CALL_ARG1(regs);
+	c->address = CALL_ARG2(regs);
+	c->length = (u32)CALL_ARG3(regs);
+}
+
+SEC("tracepoint/syscalls/sys_exit_connect")
+int on_connect_exit(struct trace_event_raw_sys_exit *ctx)
+{
+	struct call c;
+
+	call_from_regs(&c);
+	return connect_done(&c, ctx->ret);
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept")
+int on_accept_exit(struct trace_event_raw_sys_exit *ctx)
+{
+	struct call c;
+
+	call_from_regs(&c);
+	return accept_done(&c, ctx->ret);
+}
+
+SEC("tracepoint/syscalls/sys_exit_accept4")
+int on_accept4_exit(struct trace_event_raw_sys_exit *ctx)
+{
+	struct call c;
+
+	call_from_regs(&c);
+	return accept_done(&c, ctx->ret);
+}
+
+SEC("tracepoint/syscalls/sys_exit_bind")
+int on_bind_exit(struct trace_event_raw_sys_exit *ctx)
+{
+	struct call c;
+
+	call_from_regs(&c);
+	return simple_done(KIND_BIND, &c, ctx->ret);
+}
+
+SEC("tracepoint/syscalls/sys_exit_listen")
+int on_listen_exit(struct trace_event_raw_sys_exit *ctx)
+{
+	struct call c;
+
+	call_from_regs(&c);
+	return simple_done(KIND_LISTEN, &c, ctx->ret);
+}
+
+/* Tier 2: the entry leaves the arguments for the exit, by thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, 1); /* BPF_F_NO_PREALLOC */
+	__type(key, u32);
+	__type(value, struct call);
+} calls SEC(".maps");
+
+static __always_inline int call_begins(struct trace_event_raw_sys_enter *ctx, u16 kind)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct call c = {
+		.since = bpf_ktime_get_boot_ns(),
+		.fd = (int)ctx->args[0],
+		.address = ctx->args[1],
+		.length = (u32)ctx->args[2],
+	};
+
+	if (bpf_map_update_elem(&calls, &tid, &c, BPF_ANY)) {
+		COUNT(kind, generated);
+		COUNT(kind, lost_map);
+	}
+	return 0;
+}
+
+static __always_inline bool call_ends(struct call *to)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct call *c = bpf_map_lookup_elem(&calls, &tid);
+
+	if (!c)
+		return false;
+	*to = *c;
+	bpf_map_delete_elem(&calls, &tid);
+	return true;
+}
+
+#define PAIR(name, kind, done)                                            \
+	SEC("tracepoint/syscalls/sys_enter_" #name)                       \
+	int on_##name##_pair_enter(struct trace_event_raw_sys_enter *ctx) \
+	{                                                                 \
+		return call_begins(ctx, kind);                            \
+	}                                                                 \
+	SEC("tracepoint/syscalls/sys_exit_" #name)                        \
+	int on_##name##_pair_exit(struct trace_event_raw_sys_exit *ctx)   \
+	{                                                                 \
+		struct call c;                                            \
+                                                                          \
+		return call_ends(&c) ? done : 0;                          \
+	}
+
+PAIR(connect, KIND_CONNECT, connect_done(&c, ctx->ret))
+PAIR(accept, KIND_ACCEPT, accept_done(&c, ctx->ret))
+PAIR(accept4, KIND_ACCEPT, accept_done(&c, ctx->ret))
+PAIR(bind, KIND_BIND, simple_done(KIND_BIND, &c, ctx->ret))
+PAIR(listen, KIND_LISTEN, simple_done(KIND_LISTEN, &c, ctx->ret))
+
+/* The first datagram that an unconnected UDP socket sends to a peer. The hook is in
+ * udp_sendmsg(): whatever brought the datagram there, the address is the kernel's copy.
+ */
+SHARED int on_datagram(struct bpf_sock_addr *ctx, u16 family)
+{
+	struct peer p = {};
+	struct rec_socket *r;
+	u8 one = 1;
+
+	if (!wanted(KIND_CONNECT))
+		return 1;
+	p.cookie = bpf_get_socket_cookie(ctx);
+	if (family == AF_INET) {
+		p.address[0] = ctx->user_ip4;
+	} else {
+		p.address[0] = ctx->user_ip6[0];
+		p.address[1] = ctx->user_ip6[1];
+		p.address[2] = ctx->user_ip6[2];
+		p.address[3] = ctx->user_ip6[3];
+	}
+	p.port = bpf_ntohs(ctx->user_port);
+	if (bpf_map_lookup_elem(&peers, &p))
+		return 1;
+	bpf_map_update_elem(&peers, &p, &one, BPF_ANY);
+
+	COUNT(KIND_CONNECT, generated);
+	r = bpf_ringbuf_reserve(&bulk, sizeof(*r), 0);
+	if (!r) {
+		COUNT(KIND_CONNECT, lost_ring);
+		return 1;
+	}
+	__builtin_memset(r, 0, sizeof(*r));
+	fill_head(&r->head, (struct task_struct *)bpf_get_current_task(), KIND_CONNECT, sizeof(*r));
+	r->cookie = p.cookie;
+	r->family = family;
+	r->type = SOCK_DGRAM;
+	r->protocol = ctx->protocol;
+	r->fd = -1;
+	r->netns = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), nsproxy, net_ns, ns.inum);
+	r->path.off = sizeof(*r);
+	__builtin_memcpy(r->remote, p.address, sizeof(r->remote));
+	r->remote_port = p.port;
+	if (ctx->sk) {
+		r->local_port = ctx->sk->src_port;
+		if (family == AF_INET) {
+			*(u32 *)r->local = ctx->sk->src_ip4;
+		} else {
+			*(u32 *)r->local = ctx->sk->src_ip6[0];
+			*(u32 *)(r->local + 4) = ctx->sk->src_ip6[1];
+			*(u32 *)(r->local + 8) = ctx->sk->src_ip6[2];
+			*(u32 *)(r->local + 12) = ctx->sk->src_ip6[3];
+		}
+	}
+	bpf_ringbuf_submit(r, 0);
+	return 1;
+}
+
+SEC("cgroup/sendmsg4")
+int on_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return on_datagram(ctx, AF_INET);
+}
+
+SEC("cgroup/sendmsg6")
+int on_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return on_datagram(ctx, AF_INET6);
+}

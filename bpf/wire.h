@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/* The contract between the BPF programs and internal/sensor.
+ *
+ * A record is one rec_* structure followed by variable data, which spans name by offset
+ * from the start of the record. No structure is packed; fields go widest first, pads are
+ * named, sizes are multiples of 8, and padding by the compiler is an error. Numbers of
+ * kinds are written to the store and are never used again for something else.
+ *
+ * bpf2go makes the Go twins; a test compares every offset with the BTF of the objects.
+ */
+#ifndef GOSHAWK_WIRE_H
+#define GOSHAWK_WIRE_H
+
+#pragma clang diagnostic push
+#pragma clang diagnostic error "-Wpadded"
+
+enum kind {
+	KIND_EXEC = 1,
+	KIND_FORK = 2,
+	KIND_EXIT = 3,
+	KIND_CONNECT = 4,
+	KIND_ACCEPT = 5,
+	KIND_BIND = 6,
+	KIND_LISTEN = 7,
+	KIND_CLOSE = 8,
+	KIND_DNS = 9,
+	KIND_MAX = 32, /* size of the counter table, not a kind */
+};
+
+/* Bits of rec_head.flags. */
+enum flag {
+	FLAG_ARGS_CUT = 1 << 0,	    /* fewer argument bytes than args_length */
+	FLAG_PATH_CUT = 1 << 1,	    /* path, cwd or filename was cut */
+	FLAG_MEMFD = 1 << 2,	    /* executed from memfd_create(2) */
+	FLAG_SCRIPT = 1 << 3,	    /* the file is the interpreter of filename */
+	FLAG_USER_ADDRESS = 1 << 4, /* the address was read from user memory */
+	FLAG_RESPONSE = 1 << 5,	    /* dns: a server's answer */
+	FLAG_ENV_CUT = 1 << 6,
+	FLAG_CORE = 1 << 7,	    /* exit: a core was dumped */
+	FLAG_ANONYMOUS = 1 << 8,    /* no process is known: head holds time and kind only */
+};
+
+typedef __u64 wire_boottime; /* ns since boot, CLOCK_BOOTTIME */
+typedef __s32 wire_errno;    /* 0, or a negative errno */
+typedef __u32 wire_uid;
+typedef __u32 wire_gid;
+
+struct span {
+	__u32 off; /* from the start of the record */
+	__u32 len; /* bytes */
+};
+
+struct rec_head {
+	wire_boottime time;
+	wire_boottime start;  /* of the process */
+	wire_boottime pstart; /* of its parent */
+	__u64 cgroup;	      /* id of the cgroup v2 */
+	__u32 size;	      /* of the whole record in bytes */
+	__u32 flags;
+	__u32 pid; /* thread group, initial pid namespace */
+	__u32 tid;
+	__u32 ppid;
+	wire_uid uid;
+	wire_gid gid;
+	wire_uid euid;
+	wire_gid egid;
+	wire_uid auid;
+	__u32 session;
+	__u16 kind;
+	__u16 tty_major;
+	__u32 tty_minor;
+	__u32 pad;
+	char comm[16];
+};
+
+struct rec_exec {
+	struct rec_head head;
+	__u64 inode;
+	__u64 args_length; /* of all arguments with their NULs */
+	struct span path;  /* names from the file up to the root, each with its NUL */
+	struct span cwd;   /* the same */
+	struct span filename;
+	struct span args;
+	struct span env;
+	wire_uid suid;
+	wire_gid sgid;
+	wire_uid fsuid;
+	wire_gid fsgid;
+	wire_uid owner_uid;
+	wire_gid owner_gid;
+	__u32 mode;
+	__u32 nlink;
+	__u32 argc;
+	__u32 dev;
+};
+
+struct rec_fork {
+	struct rec_head head; /* of the caller */
+	wire_boottime child_start;
+	__u32 child_pid;
+	__u32 child_ppid;
+};
+
+struct rec_exit {
+	struct rec_head head;
+	__u64 utime; /* ns, by ticks */
+	__u64 stime;
+	__u64 runtime; /* ns, exact: utime and stime are scaled to it */
+	__u64 max_rss; /* pages */
+	__u32 code;    /* as wait(2) gives it */
+	__u32 pad;
+};
+
+struct rec_socket {
+	struct rec_head head;
+	__u64 cookie;
+	__u64 sent;
+	__u64 received;
+	__u64 duration; /* ns */
+	__u8 local[16]; /* an IPv4 address is in the first four bytes */
+	__u8 remote[16];
+	struct span path; /* unix: sun_path as the kernel keeps it */
+	__u32 netns;
+	__s32 fd;
+	wire_errno result;
+	__u16 family;
+	__u16 type;
+	__u16 protocol;
+	__u16 local_port; /* host byte order */
+	__u16 remote_port;
+	__u16 pad;
+};
+
+struct rec_dns {
+	struct rec_head head; /* FLAG_ANONYMOUS on answers: the question's cookie tells */
+	__u64 cookie;
+	__u8 local[16];
+	__u8 remote[16];
+	struct span payload;
+	__u16 family;
+	__u16 local_port;
+	__u16 remote_port;
+	__u16 pad;
+};
+
+/* One per CPU and kind. generated = written to the ring + lost_*. */
+struct counts {
+	__u64 generated;
+	__u64 lost_ring; /* no room in the ring */
+	__u64 lost_map;  /* no room to remember what a later record needs */
+	__u64 filtered;  /* left out on purpose: a family or call nobody asked for */
+};
+
+#define WHOLE(t) _Static_assert(sizeof(struct t) % 8 == 0, #t " ends within eight bytes")
+WHOLE(rec_head);
+WHOLE(rec_exec);
+WHOLE(rec_fork);
+WHOLE(rec_exit);
+WHOLE(rec_socket);
+WHOLE(rec_dns);
+WHOLE(counts);
+
+#pragma clang diagnostic pop
+
+#endif
