@@ -1,0 +1,342 @@
+package sink
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/goshawk-project/goshawk/internal/event"
+)
+
+// Widths of the columns; what is longer pushes the rest of its line.
+const (
+	kindWidth      = 7
+	userWidth      = 8
+	containerWidth = 12
+	processWidth   = 28
+
+	// maxParents is how many names stand before a process's own.
+	maxParents = 3
+	// maxCommand is how many bytes of arguments a line shows; JSON has all of them.
+	maxCommand = 2048
+)
+
+// Text writes events as lines for people. Its fields are asked on the goroutine that
+// encodes.
+type Text struct {
+	Color bool
+	Zone  *time.Location // of the times shown; nil is UTC
+	// User returns a user's name, or "" when it has none.
+	User func(uid uint32) string
+	// Lineage appends the names of at most max processes above the one in the header,
+	// nearest first.
+	Lineage func(dst []string, h *event.Header, max int) []string
+
+	names []string
+	field []byte
+}
+
+// Colours, as SGR parameters.
+const (
+	dim    = "2"
+	bold   = "1"
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+	blue   = "34"
+	purple = "35"
+	cyan   = "36"
+)
+
+func kindColor(id event.ID) string {
+	switch id {
+	case event.KindExec:
+		return green
+	case event.KindConnect, event.KindAccept:
+		return cyan
+	case event.KindBind, event.KindListen:
+		return blue
+	case event.KindDNS:
+		return purple
+	case event.KindLoss:
+		return red
+	}
+	return dim
+}
+
+// Append is the Encoder: time, kind, user, container, process with its parents, and what
+// happened.
+func (t *Text) Append(dst []byte, e event.Event) []byte {
+	h := e.Head()
+	zone := t.Zone
+	if zone == nil {
+		zone = time.UTC
+	}
+	dst = t.paint(dst, dim, time.Unix(0, h.Time).In(zone).AppendFormat(t.field[:0], "15:04:05.000"), 0)
+	dst = append(dst, ' ')
+	dst = t.paint(dst, kindColor(h.Kind), append(t.field[:0], h.Kind.String()...), kindWidth)
+	dst = append(dst, ' ')
+	if h.Kind == event.KindLoss {
+		return append(t.appendWhat(dst, e), '\n')
+	}
+
+	color := ""
+	if h.UID == 0 {
+		color = yellow
+	}
+	dst = t.paint(dst, color, t.appendUser(t.field[:0], h.UID), userWidth)
+	dst = append(dst, ' ')
+	dst = t.paint(dst, "", appendContainer(t.field[:0], h), containerWidth)
+	dst = append(dst, ' ')
+	dst = t.appendProcess(dst, h)
+	dst = append(dst, ' ')
+	return append(t.appendWhat(dst, e), '\n')
+}
+
+// paint appends a field in a colour, padded with spaces to a width.
+func (t *Text) paint(dst []byte, color string, field []byte, width int) []byte {
+	t.field = field
+	if t.Color && color != "" {
+		dst = append(append(append(dst, "\x1b["...), color...), 'm')
+		dst = append(append(dst, field...), "\x1b[0m"...)
+	} else {
+		dst = append(dst, field...)
+	}
+	for n := utf8.RuneCount(field); n < width; n++ {
+		dst = append(dst, ' ')
+	}
+	return dst
+}
+
+func (t *Text) appendUser(dst []byte, uid uint32) []byte {
+	if t.User != nil {
+		if name := t.User(uid); name != "" {
+			return appendPlain(dst, name)
+		}
+	}
+	return strconv.AppendUint(dst, uint64(uid), 10)
+}
+
+func appendContainer(dst []byte, h *event.Header) []byte {
+	switch {
+	case h.ContainerName != "":
+		return appendPlain(dst, h.ContainerName)
+	case h.ContainerID != "":
+		return appendPlain(dst, h.ContainerID[:min(12, len(h.ContainerID))])
+	}
+	return append(dst, '-')
+}
+
+// appendProcess appends sshd>bash>curl[1234].
+func (t *Text) appendProcess(dst []byte, h *event.Header) []byte {
+	b := t.field[:0]
+	if t.Lineage != nil {
+		t.names = t.Lineage(t.names[:0], h, maxParents)
+		for i := len(t.names) - 1; i >= 0; i-- {
+			b = append(appendPlain(b, t.names[i]), '>')
+		}
+	}
+	parents := utf8.RuneCount(b)
+	dst = t.paint(dst, dim, b, 0)
+	b = appendPlain(t.field[:0], processName(h))
+	b = append(b, '[')
+	b = strconv.AppendUint(b, uint64(h.PID), 10)
+	b = append(b, ']')
+	return t.paint(dst, bold, b, processWidth-parents)
+}
+
+// processName is the program's file name, or the name of a kernel thread.
+func processName(h *event.Header) string {
+	switch name := h.Path[strings.LastIndexByte(h.Path, '/')+1:]; {
+	case name != "":
+		return name
+	case h.Comm != "":
+		return h.Comm
+	}
+	return "?"
+}
+
+func (t *Text) appendWhat(dst []byte, e event.Event) []byte {
+	switch e := e.(type) {
+	case *event.Exec:
+		return appendCommand(dst, e)
+	case *event.Fork:
+		dst = append(dst, "child "...)
+		dst = strconv.AppendUint(dst, uint64(e.ChildPID), 10)
+		if e.ChildPPID != e.PID && e.ChildPPID != 0 {
+			dst = append(dst, " of parent "...)
+			dst = strconv.AppendUint(dst, uint64(e.ChildPPID), 10)
+		}
+		return dst
+	case *event.Exit:
+		return t.appendExit(dst, e)
+	case *event.Socket:
+		return t.appendSocket(dst, e)
+	case *event.DNS:
+		return t.appendDNS(dst, e)
+	case *event.Loss:
+		b := append(t.field[:0], "lost "...)
+		b = strconv.AppendUint(b, e.Count, 10)
+		b = append(b, ' ')
+		b = appendPlain(b, e.KindLost)
+		b = append(b, " events: "...)
+		return t.paint(dst, red, appendPlain(b, e.Reason), 0)
+	}
+	return event.AppendJSON(dst, e)
+}
+
+func appendCommand(dst []byte, e *event.Exec) []byte {
+	start := len(dst)
+	rest, cut := e.Args, e.ArgsTruncated
+	for rest != "" {
+		if len(dst)-start >= maxCommand {
+			cut = true
+			break
+		}
+		var arg string
+		arg, rest, _ = strings.Cut(rest, "\x00")
+		if n := maxCommand; len(arg) > n {
+			for !utf8.RuneStart(arg[n]) && n > maxCommand-utf8.UTFMax {
+				n--
+			}
+			arg, cut = arg[:n], true
+		}
+		if len(dst) > start {
+			dst = append(dst, ' ')
+		}
+		dst = appendQuoted(dst, arg)
+	}
+	if start == len(dst) {
+		dst = appendQuoted(dst, e.Path)
+	}
+	if cut {
+		dst = append(dst, " ... ("...)
+		dst = append(appendBytes(dst, e.ArgsLength), ')')
+	}
+	if e.Script != "" {
+		dst = append(appendQuoted(append(dst, "  (script "...), e.Script), ')')
+	}
+	if e.Memfd {
+		dst = append(dst, "  (from memory)"...)
+	} else if e.Deleted {
+		dst = append(dst, "  (deleted)"...)
+	}
+	return dst
+}
+
+func (t *Text) appendExit(dst []byte, e *event.Exit) []byte {
+	b := t.field[:0]
+	color := ""
+	if e.Signal != 0 {
+		color = red
+		b = append(b, "signal "...)
+		b = strconv.AppendInt(b, int64(e.Signal), 10)
+		if name := unix.SignalName(unix.Signal(e.Signal)); name != "" {
+			b = append(b, ' ')
+			b = append(b, strings.TrimPrefix(name, "SIG")...)
+		}
+		if e.CoreDumped {
+			b = append(b, " with core"...)
+		}
+	} else {
+		if e.ExitCode != 0 {
+			color = red
+		}
+		b = append(b, "code "...)
+		b = strconv.AppendInt(b, int64(e.ExitCode), 10)
+	}
+	dst = t.paint(dst, color, b, 0)
+	dst = append(dst, ", "...)
+	return appendDuration(dst, e.DurationNs)
+}
+
+func (t *Text) appendSocket(dst []byte, e *event.Socket) []byte {
+	if e.Family == "unix" {
+		dst = append(dst, "unix "...)
+		dst = append(append(dst, e.Protocol...), ' ')
+		dst = appendPlain(dst, e.SocketPath)
+	} else {
+		dst = append(append(dst, e.Protocol...), ' ')
+		switch e.Kind {
+		case event.KindBind, event.KindListen:
+			dst = appendAddress(dst, e.LocalAddress, e.LocalPort)
+		case event.KindAccept:
+			dst = appendAddress(dst, e.LocalAddress, e.LocalPort)
+			dst = append(dst, " <- "...)
+			dst = appendAddress(dst, e.RemoteAddress, e.RemotePort)
+		default:
+			if e.LocalAddress != "" {
+				dst = appendAddress(dst, e.LocalAddress, e.LocalPort)
+				dst = append(dst, ' ')
+			}
+			dst = append(dst, "-> "...)
+			dst = appendAddress(dst, e.RemoteAddress, e.RemotePort)
+		}
+	}
+	if e.Kind == event.KindClose {
+		dst = append(dst, ' ')
+		dst = append(appendBytes(dst, e.BytesSent), " out, "...)
+		dst = append(appendBytes(dst, e.BytesReceived), " in"...)
+		if e.DurationNs != 0 {
+			dst = appendDuration(append(dst, ", "...), e.DurationNs)
+		}
+		return dst
+	}
+	color := red
+	switch e.Result {
+	case "":
+		return dst
+	case "ok":
+		color = green
+	case "in_progress":
+		color = yellow
+	}
+	return t.paint(append(dst, ' '), color, append(t.field[:0], e.Result...), 0)
+}
+
+func appendAddress(dst []byte, address string, port uint16) []byte {
+	switch a, err := netip.ParseAddr(address); {
+	case address == "":
+		dst = append(dst, '*')
+	case err == nil && a.Is6():
+		dst = append(a.AppendTo(append(dst, '[')), ']')
+	default:
+		dst = appendPlain(dst, address)
+	}
+	dst = append(dst, ':')
+	if port == 0 {
+		return append(dst, '*')
+	}
+	return strconv.AppendUint(dst, uint64(port), 10)
+}
+
+func (t *Text) appendDNS(dst []byte, e *event.DNS) []byte {
+	dst = appendPlain(dst, e.QueryType)
+	dst = append(dst, ' ')
+	dst = appendPlain(dst, e.Question)
+	dst = append(dst, " -> "...)
+	answers := 0
+	for rest := e.Answers; rest != ""; answers++ {
+		var a string
+		a, rest, _ = strings.Cut(rest, "\x00")
+		if answers > 0 {
+			dst = append(dst, ", "...)
+		}
+		dst = appendPlain(dst, a)
+	}
+	switch {
+	case answers > 0:
+	case e.ResponseCode == "":
+		dst = t.paint(dst, red, append(t.field[:0], "no answer"...), 0)
+	default:
+		dst = t.paint(dst, red, appendPlain(t.field[:0], e.ResponseCode), 0)
+	}
+	if e.Truncated {
+		dst = append(dst, " ..."...)
+	}
+	return dst
+}
