@@ -4,7 +4,15 @@
 // open directory descriptors.
 package procfs
 
-import "path/filepath"
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
 
 // FS is a pair of mounted proc and sysfs file systems.
 type FS struct {
@@ -15,4 +23,50 @@ type FS struct {
 // At returns the file systems below a host root directory ("" or "/" for this host's).
 func At(hostRoot string) FS {
 	return FS{Proc: filepath.Join("/", hostRoot, "proc"), Sys: filepath.Join("/", hostRoot, "sys")}
+}
+
+// ErrGone says that a process, or the part of it that was asked for, is not there: it has
+// exited, or (a kernel thread, a zombie) never had an executable or namespaces to show.
+// Callers skip; nothing went wrong.
+var ErrGone = errors.New("process is gone")
+
+// BootID returns the identity of this boot of the kernel, 36 characters of a random UUID
+// (random(4), /proc/sys/kernel/random/boot_id).
+func (fs FS) BootID() (string, error) {
+	b, err := os.ReadFile(filepath.Join(fs.Proc, "sys/kernel/random/boot_id"))
+	if err != nil {
+		return "", fmt.Errorf("read boot id: %w", err)
+	}
+	b = bytes.TrimSpace(b)
+	if len(b) != 36 {
+		return "", fmt.Errorf("read boot id: %q is no UUID", b)
+	}
+	return string(b), nil
+}
+
+// BootTime returns when the kernel booted, in unix nanoseconds: what must be added to
+// nanoseconds since boot (CLOCK_BOOTTIME, which counts through suspend) to get unix time.
+// It is measured between two readings of CLOCK_REALTIME and is good to less than a
+// microsecond on an idle machine. It moves whenever the wall clock is set.
+func BootTime() (int64, error) {
+	var best, width int64 = 0, 1<<63 - 1
+	for range 8 {
+		var before, boot, after unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_REALTIME, &before); err != nil {
+			return 0, fmt.Errorf("read wall clock: %w", err)
+		}
+		if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
+			return 0, fmt.Errorf("read boot clock: %w", err)
+		}
+		if err := unix.ClockGettime(unix.CLOCK_REALTIME, &after); err != nil {
+			return 0, fmt.Errorf("read wall clock: %w", err)
+		}
+		if w := after.Nano() - before.Nano(); w >= 0 && w < width {
+			best, width = before.Nano()+w/2-boot.Nano(), w
+		}
+	}
+	if width == 1<<63-1 {
+		return 0, errors.New("read wall clock: it went backwards eight times")
+	}
+	return best, nil
 }
