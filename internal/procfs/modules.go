@@ -1,0 +1,50 @@
+package procfs
+
+import (
+	"bytes"
+	"path/filepath"
+	"strconv"
+)
+
+const maxModules = 4 << 20 // about 60 bytes a module
+
+// Module is one line of /proc/modules.
+type Module struct {
+	Name    string
+	Size    int64  // bytes of memory
+	UsedBy  string // modules that use it, comma-separated; "-" for none
+	Status  string // Live, Loading or Unloading
+	Address string // hexadecimal; all zero for readers without CAP_SYSLOG
+}
+
+// Modules lists the loaded kernel modules; a kernel built without modules has none.
+func (fs FS) Modules() ([]Module, error) {
+	b, err := readAtMost(filepath.Join(fs.Proc, "modules"), maxModules)
+	if err != nil {
+		return nil, err
+	}
+	return ParseModules(b), nil
+}
+
+// ParseModules reads /proc/modules (kernel/module/procfs.c): name, size, references,
+// users each followed by a comma, state, address, then perhaps taints. A line with fewer
+// than six words, or a size that is no number, is left out.
+func ParseModules(b []byte) []Module {
+	var out []Module
+	for line := range bytes.Lines(b) {
+		words := bytes.Fields(line)
+		if len(words) < 6 {
+			continue
+		}
+		size, err := strconv.ParseInt(string(words[1]), 10, 64)
+		if err != nil {
+			continue
+		}
+		out = append(out, Module{
+			Name: string(words[0]), Size: size,
+			UsedBy: string(bytes.TrimRight(words[3], ",")),
+			Status: string(words[4]), Address: string(words[5]),
+		})
+	}
+	return out
+}
