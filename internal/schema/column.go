@@ -23,6 +23,10 @@ type Column[T any] struct {
 	SetInt func(T, int64)
 	Str    func(T) string
 	SetStr func(T, string)
+
+	// At points to the cell of a stored column, a string, bool or integer in the row. It
+	// is for planning: what is done for every row should not go through any.
+	At func(T) any
 }
 
 // Stored reports whether the store keeps this column.
@@ -47,6 +51,7 @@ func Str[T any](name string, at func(T) *string, doc string, flags ...Flag) Colu
 		Value:     func(r T) Value { return TextValue(*at(r)) },
 		Str:       func(r T) string { return *at(r) },
 		SetStr:    func(r T, s string) { *at(r) = s },
+		At:        func(r T) any { return at(r) },
 	}
 }
 
@@ -72,6 +77,7 @@ func Int[T any, N integer](name string, at func(T) *N, doc string, flags ...Flag
 		Value:     func(r T) Value { return IntValue(int64(*at(r))) },
 		Int:       func(r T) int64 { return int64(*at(r)) },
 		SetInt:    func(r T, n int64) { *at(r) = N(n) },
+		At:        func(r T) any { return at(r) },
 	}
 	if c.Has(OmitZero) {
 		c.Value = func(r T) Value {
@@ -97,6 +103,7 @@ func Bool[T any](name string, at func(T) *bool, doc string, flags ...Flag) Colum
 		Value:     func(r T) Value { return IntValue(get(r)) },
 		Int:       get,
 		SetInt:    func(r T, n int64) { *at(r) = n != 0 },
+		At:        func(r T) any { return at(r) },
 	}
 }
 
@@ -153,6 +160,9 @@ func Map[A, B any](c Column[A], f func(B) A) Column[B] {
 	if c.Str != nil {
 		m.Str = func(b B) string { return c.Str(f(b)) }
 		m.SetStr = func(b B, s string) { c.SetStr(f(b), s) }
+	}
+	if c.At != nil {
+		m.At = func(b B) any { return c.At(f(b)) }
 	}
 	return m
 }
