@@ -179,7 +179,11 @@ func inexact(e *event.Exec) bool { return e.Source != "ebpf" && e.Start%tick == 
 func (t *Table) describe(p *entry, e *event.Exec) {
 	p.asked = true
 	if p.ppid == 0 {
-		t.setPPID(p, e.PPID, e.PStart)
+		pstart := e.PStart
+		if inexact(e) {
+			pstart = 0 // so is that one, and the parent's own entry knows better
+		}
+		t.setPPID(p, e.PPID, pstart)
 	}
 	t.login(p, &e.Header)
 	if p.image == nil && !p.dead {

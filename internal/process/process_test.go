@@ -410,3 +410,22 @@ func TestLookupOfAProcessThatHasExecutedSince(t *testing.T) {
 	tab.Complete(e)
 	check(t, "record of the present one", e.Path, "/bin/next")
 }
+
+func TestCoarseParentNamesNobody(t *testing.T) {
+	tab := New(Options{})
+	for _, s := range []*event.Exec{exec(0, 20, 200, 10, 100, "/bin/ls", "ls"), exec(0, 10, 100, 0, 0, "/bin/bash", "bash")} {
+		s.Source = "procfs"
+		tab.Seed(s)
+	}
+	e := connect(300, 20, 0)
+	e.Start = 200*ms + 1
+	tab.Complete(e)
+	check(t, "parent's start while cut to a tick", e.PStart, uint64(0))
+	parent := connect(301, 10, 0)
+	parent.Start = 100*ms + 1
+	tab.Complete(parent)
+	e = connect(302, 20, 0)
+	e.Start = 200*ms + 1
+	tab.Complete(e)
+	check(t, "and once it is exact", e.PStart, uint64(100*ms+1))
+}

@@ -1,0 +1,276 @@
+// Package agent is the loop that owns everything at run time: it takes batches of events
+// from the sources' one channel, completes them from the process table, keeps them in the
+// store, offers them to sinks, and turns what was lost on the way into events of its own.
+//
+// It meets sources, the store and sinks through small interfaces and must never know what
+// they are. The goroutine that runs Run owns the process table and the store's tail; what
+// others want of these, it does for them.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/process"
+)
+
+// Source is where batches come from.
+type Source interface {
+	// Run sends batches until ctx ends, then those under way, and returns. It may block
+	// on out: until it returns, somebody receives.
+	Run(ctx context.Context, out chan<- *event.Batch) error
+}
+
+// Store is where events are kept. Append is called by the agent's goroutine alone.
+type Store interface {
+	// Append numbers e and takes a copy of it. It never waits for the disk.
+	Append(e event.Event)
+	// Commit makes durable, and visible to readers, what was appended.
+	Commit(ctx context.Context) error
+}
+
+// Sink is where events go to.
+type Sink interface {
+	// Offer takes a copy of events. It never blocks.
+	Offer(events []event.Event)
+}
+
+// Input is a source with what it can tell about itself. Its functions may be called from
+// any goroutine.
+type Input struct {
+	Name   string
+	Source Source
+	Hooks  func() []event.Hook  // nil: none
+	Counts func() []event.Count // nil: none
+}
+
+// Output is a sink with what it can tell about itself.
+type Output struct {
+	Name   string
+	Sink   Sink
+	Counts func() []event.Count // nil: none
+	// Close writes what is queued and ends the sink; nil: nothing to do.
+	Close func(ctx context.Context) error
+}
+
+// Options of an agent.
+type Options struct {
+	Inputs      []Input
+	Processes   *process.Table
+	Store       Store
+	StoreCounts func() []event.Count // nil: none
+	Outputs     []Output
+	BootID      string
+	// Peak returns the peak resident memory of this process in bytes; nil: not known.
+	Peak func() (uint64, error)
+	// Warn takes a sentence for the operator; nil: nobody listens.
+	Warn func(string)
+}
+
+const (
+	// queued batches may wait for the loop: about 2,000 events, 10 ms of a flood.
+	queued = 8
+	// pollEvery is how often counters are read while events come, and so the window that
+	// a loss event covers. With no events no timer runs.
+	pollEvery = time.Second
+	// gather is how long a source may hold records back before it hands them over.
+	gather = 12 * time.Millisecond
+
+	stopSources = 10 * time.Second
+	stopStore   = 10 * time.Second
+	stopSinks   = 5 * time.Second
+)
+
+// ErrStopped is the answer of an agent that has ended.
+var ErrStopped = errors.New("the agent has stopped")
+
+// Agent is one run of the loop.
+type Agent struct {
+	opt      Options
+	in       chan *event.Batch
+	requests chan func()
+	stopped  chan struct{} // closed when requests are no longer served
+	begun    time.Time
+
+	// What follows belongs to the loop.
+	seen     [event.KindLoss + 1]uint64 // events by kind, taken in
+	repeated [event.KindLoss + 1]uint64 // exits reported twice
+	batches  uint64
+	sources  []SourceStatus
+	losses   losses
+	own      [1]event.Event // scratch
+}
+
+// New returns an agent that Run starts.
+func New(opt Options) *Agent {
+	if opt.Warn == nil {
+		opt.Warn = func(string) {}
+	}
+	a := &Agent{
+		opt: opt, in: make(chan *event.Batch, queued), requests: make(chan func()),
+		stopped: make(chan struct{}), begun: time.Now(), losses: losses{last: make(map[lossKey]uint64)},
+	}
+	for _, in := range opt.Inputs {
+		a.sources = append(a.sources, SourceStatus{Name: in.Name, Active: true})
+	}
+	return a
+}
+
+// ended is a source that has returned.
+type ended struct {
+	source int
+	err    error
+}
+
+// Run runs the loop until ctx ends or every source has, then drains what is under way,
+// commits it and closes the sinks. The summary is valid whatever the error says.
+func (a *Agent) Run(ctx context.Context) (Summary, error) {
+	sourceCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	a.losses.since = time.Now().UnixNano()
+	ends := make(chan ended, len(a.opt.Inputs))
+	var running sync.WaitGroup
+	for i := range a.opt.Inputs {
+		running.Go(func() { ends <- ended{i, a.opt.Inputs[i].Source.Run(sourceCtx, a.in)} })
+	}
+	drained := make(chan struct{})
+	go func() { // ends with the last source
+		running.Wait()
+		close(drained)
+	}()
+
+	err := a.loop(ctx, stop, ends, drained)
+	err = errors.Join(err, a.finish())
+	close(a.stopped)
+	return a.summary(), err
+}
+
+// loop takes batches until the sources are done.
+func (a *Agent) loop(ctx context.Context, stop func(), ends <-chan ended, drained <-chan struct{}) error {
+	poll := time.NewTimer(pollEvery)
+	poll.Stop()
+	defer poll.Stop()
+	armed, active := false, false
+	done := ctx.Done()
+	var tooLate <-chan time.Time
+	var errs []error
+	for {
+		select {
+		case b := <-a.in:
+			a.take(b)
+			active = true
+			if !armed {
+				poll.Reset(pollEvery)
+				armed = true
+			}
+		case <-poll.C:
+			a.tellLosses()
+			// Once more after the last batch: what came with it may have been counted late.
+			if armed = active; armed {
+				poll.Reset(pollEvery)
+			}
+			active = false
+		case request := <-a.requests:
+			a.takeQueued()
+			request()
+		case e := <-ends:
+			s := &a.sources[e.source]
+			s.Active = false
+			if e.err != nil && !errors.Is(e.err, context.Canceled) {
+				s.Error = e.err.Error()
+				errs = append(errs, fmt.Errorf("source %s: %w", s.Name, e.err))
+				a.opt.Warn(fmt.Sprintf("source %s: %v", s.Name, e.err))
+			}
+		case <-done:
+			done = nil
+			stop()
+			tooLate = time.After(stopSources)
+		case <-drained:
+			a.takeQueued()
+			for len(ends) > 0 {
+				if e := <-ends; e.err != nil && !errors.Is(e.err, context.Canceled) {
+					errs = append(errs, fmt.Errorf("source %s: %w", a.sources[e.source].Name, e.err))
+				}
+			}
+			return errors.Join(errs...)
+		case <-tooLate:
+			a.takeQueued()
+			errs = append(errs, fmt.Errorf("stop sources: not done within %v", stopSources))
+			return errors.Join(errs...)
+		}
+	}
+}
+
+// takeQueued takes the batches that wait now.
+func (a *Agent) takeQueued() {
+	for {
+		select {
+		case b := <-a.in:
+			a.take(b)
+		default:
+			return
+		}
+	}
+}
+
+// take is the way of every event.
+func (a *Agent) take(b *event.Batch) {
+	a.batches++
+	news := b.Events[:0]
+	for _, e := range b.Events {
+		kind := e.Head().Kind
+		a.seen[kind]++
+		if !a.opt.Processes.Complete(e) {
+			a.repeated[kind]++
+			continue
+		}
+		a.opt.Store.Append(e)
+		news = append(news, e)
+	}
+	b.Events = news
+	for i := range a.opt.Outputs {
+		a.opt.Outputs[i].Sink.Offer(news)
+	}
+	b.Release()
+}
+
+// emit sends an event of the agent's own.
+func (a *Agent) emit(e event.Event) {
+	a.seen[e.Head().Kind]++
+	a.opt.Store.Append(e)
+	a.own[0] = e
+	for i := range a.opt.Outputs {
+		a.opt.Outputs[i].Sink.Offer(a.own[:])
+	}
+}
+
+// finish commits, says what was lost last, and closes the sinks.
+func (a *Agent) finish() error {
+	a.tellLosses()
+	ctx, cancel := context.WithTimeout(context.Background(), stopStore)
+	defer cancel()
+	errs := []error{a.opt.Store.Commit(ctx)}
+	ctx, cancel = context.WithTimeout(context.Background(), stopSinks)
+	defer cancel()
+	for _, o := range a.opt.Outputs {
+		if o.Close != nil {
+			errs = append(errs, o.Close(ctx))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// bootNow is the clock of Header.NTime.
+func bootNow() uint64 {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+		return 0
+	}
+	return uint64(ts.Nano())
+}
