@@ -211,7 +211,7 @@ func TestFDs(t *testing.T) {
 	check(t, err)
 	defer gone.Close()
 	check(t, os.Remove(gone.Name()))
-	sock, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	sock, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	check(t, err)
 	sf := os.NewFile(uintptr(sock), "socket")
 	defer sf.Close()
