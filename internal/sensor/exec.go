@@ -1,0 +1,79 @@
+package sensor
+
+import (
+	"os"
+	"strings"
+
+	"github.com/goshawk-project/goshawk/bpf"
+	"github.com/goshawk-project/goshawk/internal/event"
+)
+
+var pageSize = uint64(os.Getpagesize())
+
+// exec decodes rec_exec.
+func (d *decoder) exec(raw []byte, b *event.Batch) error {
+	r, err := fixed[bpf.GoshawkRecExec](raw)
+	if err != nil {
+		return err
+	}
+	path, err1 := span(raw, r.Path)
+	cwd, err2 := span(raw, r.Cwd)
+	filename, err3 := span(raw, r.Filename)
+	args, err4 := span(raw, r.Args)
+	env, err5 := span(raw, r.Env)
+	if err1 != nil || err2 != nil || err3 != nil || err4 != nil || err5 != nil {
+		return errShort
+	}
+	e := b.Add(event.KindExec).(*event.Exec)
+	d.header(&e.Header, &r.Head)
+	e.Path = d.path(path)
+	e.Cwd = d.path(cwd)
+	e.Filename = d.strings.get(filename)
+	e.Args = string(args)
+	e.ArgsLength = r.ArgsLength
+	e.ArgsTruncated = has(&r.Head, bpf.GoshawkFlagFLAG_ARGS_CUT)
+	e.PathTruncated = has(&r.Head, bpf.GoshawkFlagFLAG_PATH_CUT)
+	e.Memfd = has(&r.Head, bpf.GoshawkFlagFLAG_MEMFD)
+	e.Deleted = r.Nlink == 0 && r.Inode != 0
+	e.Inode, e.Mode = r.Inode, r.Mode
+	e.OwnerUID, e.OwnerGID = r.OwnerUid, r.OwnerGid
+	e.SUID, e.SGID, e.FSUID, e.FSGID = r.Suid, r.Sgid, r.Fsuid, r.Fsgid
+	if has(&r.Head, bpf.GoshawkFlagFLAG_SCRIPT) {
+		e.Interpreter = e.Path
+		e.Script = join(e.Cwd, e.Filename)
+	}
+	if d.env != nil {
+		e.Env = d.pick(env)
+	}
+	return nil
+}
+
+// join makes a file name absolute, without resolving links: what was asked for.
+func join(cwd, name string) string {
+	if strings.HasPrefix(name, "/") || name == "" || cwd == "" {
+		return name
+	}
+	name = strings.TrimPrefix(name, "./")
+	if strings.HasSuffix(cwd, "/") {
+		return cwd + name
+	}
+	return cwd + "/" + name
+}
+
+// pick keeps the variables that were asked for.
+func (d *decoder) pick(env []byte) string {
+	var out strings.Builder
+	for len(env) > 0 {
+		end := 0
+		for end < len(env) && env[end] != 0 {
+			end++
+		}
+		name, _, found := strings.Cut(string(env[:end]), "=")
+		if found && d.env[name] {
+			out.Write(env[:end])
+			out.WriteByte(0)
+		}
+		env = env[min(end+1, len(env)):]
+	}
+	return out.String()
+}

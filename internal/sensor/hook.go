@@ -1,0 +1,308 @@
+package sensor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/procfs"
+	"golang.org/x/sys/unix"
+)
+
+// A tier is one way to attach a hook: programs that are attached all or none.
+type tier struct {
+	name     string
+	programs []string
+}
+
+// A hook is one logical place to observe kinds; the first kind is the one it reports.
+type hook struct {
+	name  string
+	kinds []event.ID
+	tiers []tier // best first
+}
+
+// hooks is every place where we look, best tier first. A better tier (LSM, fentry, kprobe)
+// goes on top of its list.
+var hooks = []hook{
+	{"exec", []event.ID{event.KindExec}, []tier{
+		{"tp_btf", []string{"on_exec_tp_btf"}},
+		{"raw_tp", []string{"on_exec_raw_tp"}},
+	}},
+	{"fork", []event.ID{event.KindFork}, []tier{
+		{"tp_btf", []string{"on_fork_tp_btf"}},
+		{"raw_tp", []string{"on_fork_raw_tp"}},
+	}},
+	{"exit", []event.ID{event.KindExit}, []tier{
+		{"tp_btf", []string{"on_exit_tp_btf"}},
+		{"raw_tp", []string{"on_exit_raw_tp"}},
+	}},
+	{"tcp_state", []event.ID{event.KindClose, event.KindConnect}, []tier{
+		{"tp_btf", []string{"on_state_tp_btf"}},
+		{"raw_tp", []string{"on_state_raw_tp"}},
+	}},
+	{"connect", []event.ID{event.KindConnect}, []tier{
+		{"tracepoint", []string{"on_connect_exit"}},
+		{"tracepoint_pair", []string{"on_connect_pair_enter", "on_connect_pair_exit"}},
+	}},
+	{"accept", []event.ID{event.KindAccept, event.KindClose}, []tier{
+		{"tracepoint", []string{"on_accept_exit", "on_accept4_exit"}},
+		{"tracepoint_pair", []string{"on_accept_pair_enter", "on_accept_pair_exit",
+			"on_accept4_pair_enter", "on_accept4_pair_exit"}},
+	}},
+	{"bind", []event.ID{event.KindBind}, []tier{
+		{"tracepoint", []string{"on_bind_exit"}},
+		{"tracepoint_pair", []string{"on_bind_pair_enter", "on_bind_pair_exit"}},
+	}},
+	{"listen", []event.ID{event.KindListen}, []tier{
+		{"tracepoint", []string{"on_listen_exit"}},
+		{"tracepoint_pair", []string{"on_listen_pair_enter", "on_listen_pair_exit"}},
+	}},
+	{"datagram", []event.ID{event.KindConnect}, []tier{
+		{"cgroup", []string{"on_sendmsg4", "on_sendmsg6"}},
+	}},
+	{"dns", []event.ID{event.KindDNS}, []tier{
+		{"cgroup", []string{"on_dns_egress", "on_dns_ingress"}},
+	}},
+}
+
+// attached is a hook as it is on this kernel.
+type attached struct {
+	hook     *hook
+	tier     *tier // nil when none works
+	refused  []string
+	programs []*ebpf.Program
+	links    []link.Link
+}
+
+func (a *attached) status() event.Hook {
+	h := event.Hook{Source: "ebpf", Name: a.hook.name, Kinds: a.hook.kinds, Refused: strings.Join(a.refused, "; ")}
+	if a.tier != nil {
+		h.Tier, h.Best = a.tier.name, a.tier == &a.hook.tiers[0]
+	}
+	return h
+}
+
+func (a *attached) close() error {
+	var errs []error
+	for _, l := range a.links {
+		errs = append(errs, l.Close())
+	}
+	for _, p := range a.programs {
+		errs = append(errs, p.Close())
+	}
+	a.links, a.programs = nil, nil
+	return errors.Join(errs...)
+}
+
+type loader struct {
+	spec     *ebpf.CollectionSpec // without programs
+	programs map[string]*ebpf.ProgramSpec
+	maps     map[string]*ebpf.Map
+	types    *btf.Spec
+	forced   map[string]string
+
+	cgroup  string // the cgroup2 mount, found when first needed
+	fs      procfs.FS
+	tracefs tracefs
+}
+
+// tracefs is whether the numbers of tracepoints can be looked up.
+type tracefs uint8
+
+const (
+	tracefsUnknown tracefs = iota
+	tracefsMounted         // it was there
+	tracefsOurs            // mounted by us, for the time of attaching
+)
+
+const tracefsPath = "/sys/kernel/tracing"
+
+// mountTracefs makes the numbers of tracepoints readable where nobody has mounted tracefs.
+func (l *loader) mountTracefs() error {
+	if l.tracefs != tracefsUnknown {
+		return nil
+	}
+	mounts, err := l.fs.Mounts()
+	if err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		if m.Type == "tracefs" || m.Type == "debugfs" {
+			l.tracefs = tracefsMounted
+			return nil
+		}
+	}
+	if err := unix.Mount("tracefs", tracefsPath, "tracefs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount tracefs on %s: %w", tracefsPath, err)
+	}
+	l.tracefs = tracefsOurs
+	return nil
+}
+
+// done takes away what was needed for attaching only.
+func (l *loader) done() error {
+	if l.tracefs != tracefsOurs {
+		return nil
+	}
+	l.tracefs = tracefsUnknown
+	if err := unix.Unmount(tracefsPath, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount %s: %w", tracefsPath, err)
+	}
+	return nil
+}
+
+// attachAll attaches every hook that a wanted kind needs.
+func (l *loader) attachAll(hooks []hook, wanted uint64) ([]*attached, error) {
+	if err := l.checkForced(hooks); err != nil {
+		return nil, err
+	}
+	var all []*attached
+	var denied error
+	works := 0
+	for i := range hooks {
+		if kindMask(hooks[i].kinds)&wanted == 0 {
+			continue
+		}
+		a := &attached{hook: &hooks[i]}
+		if err := l.attach(a); errors.Is(err, unix.EPERM) {
+			denied = err
+		}
+		if a.tier != nil {
+			works++
+		}
+		all = append(all, a)
+	}
+	if works > 0 {
+		return all, nil
+	}
+	if denied != nil && os.Geteuid() != 0 {
+		return nil, fmt.Errorf("attach BPF programs: %w", denied)
+	}
+	u := &Unsupported{}
+	for _, a := range all {
+		u.Hooks = append(u.Hooks, a.status())
+	}
+	return nil, u
+}
+
+func (l *loader) checkForced(hooks []hook) error {
+next:
+	for name, t := range l.forced {
+		for _, h := range hooks {
+			if h.name != name {
+				continue
+			}
+			if t == "none" {
+				continue next
+			}
+			var known []string
+			for _, have := range h.tiers {
+				if have.name == t {
+					continue next
+				}
+				known = append(known, have.name)
+			}
+			return fmt.Errorf("hook %q has no tier %q; it has %s, none", name, t, strings.Join(known, ", "))
+		}
+		var known []string
+		for _, h := range hooks {
+			known = append(known, h.name)
+		}
+		return fmt.Errorf("no hook is called %q; hooks are %s", name, strings.Join(known, ", "))
+	}
+	return nil
+}
+
+// attach tries the tiers of a hook in turn and returns the error of the last refused.
+func (l *loader) attach(a *attached) error {
+	var last error
+	only := l.forced[a.hook.name]
+	for i := range a.hook.tiers {
+		t := &a.hook.tiers[i]
+		if only != "" && t.name != only {
+			a.refused = append(a.refused, t.name+": not wanted")
+			continue
+		}
+		if err := l.attachTier(a, t); err != nil {
+			last = err
+			a.refused = append(a.refused, t.name+": "+oneLine(err))
+			if e := a.close(); e != nil {
+				a.refused = append(a.refused, e.Error())
+			}
+			continue
+		}
+		a.tier = t
+		return nil
+	}
+	return last
+}
+
+func oneLine(err error) string {
+	var v *ebpf.VerifierError
+	if errors.As(err, &v) && len(v.Log) > 0 {
+		return fmt.Sprintf("%v (verifier: %s)", v.Cause, strings.TrimSpace(v.Log[len(v.Log)-1]))
+	}
+	return strings.ReplaceAll(err.Error(), "\n", " ")
+}
+
+func (l *loader) attachTier(a *attached, t *tier) error {
+	spec := l.spec.Copy()
+	spec.Programs = make(map[string]*ebpf.ProgramSpec, len(t.programs))
+	for _, name := range t.programs {
+		p := l.programs[name]
+		if p == nil {
+			return fmt.Errorf("BUG: no program %q in the object", name)
+		}
+		spec.Programs[name] = p.Copy()
+	}
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		MapReplacements: l.maps,
+		Programs:        ebpf.ProgramOptions{KernelTypes: l.types},
+	})
+	if err != nil {
+		return fmt.Errorf("load: %w", err)
+	}
+	defer c.Close()
+	for _, name := range t.programs {
+		p := c.DetachProgram(name)
+		a.programs = append(a.programs, p)
+		k, err := l.link(l.programs[name], p)
+		if err != nil {
+			return fmt.Errorf("attach %s: %w", name, err)
+		}
+		a.links = append(a.links, k)
+	}
+	return nil
+}
+
+func (l *loader) link(spec *ebpf.ProgramSpec, p *ebpf.Program) (link.Link, error) {
+	kind, where, _ := strings.Cut(spec.SectionName, "/")
+	switch kind {
+	case "tp_btf":
+		return link.AttachTracing(link.TracingOptions{Program: p, AttachType: ebpf.AttachTraceRawTp})
+	case "raw_tp":
+		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: where, Program: p})
+	case "tracepoint":
+		group, name, _ := strings.Cut(where, "/")
+		if err := l.mountTracefs(); err != nil {
+			return nil, err
+		}
+		return link.Tracepoint(group, name, p, nil)
+	case "cgroup", "cgroup_skb":
+		if l.cgroup == "" {
+			root, err := l.fs.Cgroup2()
+			if err != nil {
+				return nil, err
+			}
+			l.cgroup = root
+		}
+		return link.AttachCgroup(link.CgroupOptions{Path: l.cgroup, Attach: spec.AttachType, Program: p})
+	}
+	return nil, fmt.Errorf("BUG: section %q has no way to attach", spec.SectionName)
+}

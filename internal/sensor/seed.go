@@ -1,0 +1,150 @@
+package sensor
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/goshawk-project/goshawk/bpf"
+	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/procfs"
+)
+
+// Seed tells of every process that runs now, in no order: an Exec
+// with Fidelity state. It takes them from the kernel's task iterator, with exact start
+// times; where that is refused, from /proc, whose start times have a grain of 10 ms.
+// The Exec is valid during the call only.
+func (s *Sensor) Seed(ctx context.Context, yield func(*event.Exec)) error {
+	s.boot.update()
+	s.decode.toUnix = s.boot.offset
+	dir, err := s.options.FS.Open()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	raw, err := s.iterate()
+	if err != nil {
+		return s.seedFromProc(ctx, dir, yield)
+	}
+	for len(raw) > 0 && ctx.Err() == nil {
+		r, err := fixed[bpf.GoshawkRecExec](raw)
+		if err != nil || int(r.Head.Size) > len(raw) || r.Head.Size < uint32(unsafe.Sizeof(*r)) {
+			return fmt.Errorf("read task iterator: %w", errShort)
+		}
+		one := raw[:r.Head.Size]
+		raw = raw[r.Head.Size:]
+		b := event.NewBatch()
+		if err := s.decode.exec(one, b); err != nil {
+			s.decode.malformed(one, err)
+		} else {
+			e := b.Events[0].(*event.Exec)
+			e.Fidelity = event.FidelityState
+			s.completeFromProc(dir, e)
+			yield(e)
+		}
+		b.Release()
+	}
+	return ctx.Err()
+}
+
+// iterate runs the task iterator once and returns its records, one after the other.
+func (s *Sensor) iterate() ([]byte, error) {
+	spec, err := bpf.LoadGoshawk()
+	if err != nil {
+		return nil, err
+	}
+	if err := configure(spec, &s.options, kindMask(s.options.Kinds)); err != nil {
+		return nil, err
+	}
+	spec.Programs = map[string]*ebpf.ProgramSpec{"on_seed": spec.Programs["on_seed"]}
+	types, err := loadBTF(s.options.BTF)
+	if err != nil {
+		return nil, err
+	}
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		MapReplacements: s.maps, Programs: ebpf.ProgramOptions{KernelTypes: types}})
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	it, err := link.AttachIter(link.IterOptions{Program: c.Programs["on_seed"]})
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	r, err := it.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
+}
+
+// completeFromProc adds what lies in the process's own memory: its arguments.
+func (s *Sensor) completeFromProc(dir *procfs.Dir, e *event.Exec) {
+	p, err := dir.Process(int(e.PID))
+	if err != nil {
+		return // gone meanwhile
+	}
+	args, cut, err := p.Cmdline()
+	if err != nil {
+		return
+	}
+	e.Args = string(args)
+	e.ArgsLength = uint64(len(args))
+	e.ArgsTruncated = cut
+}
+
+// seedFromProc is the way without the task iterator (before 5.8, or refused).
+func (s *Sensor) seedFromProc(ctx context.Context, dir *procfs.Dir, yield func(*event.Exec)) error {
+	pids, err := dir.Pids(nil)
+	if err != nil {
+		return err
+	}
+	var stat procfs.Stat
+	var status procfs.Status
+	starts := make(map[int]uint64, len(pids))
+	for _, pid := range pids {
+		if p, err := dir.Process(pid); err == nil && p.Stat(&stat) == nil {
+			starts[pid] = stat.StartTimeNs()
+		}
+	}
+	for _, pid := range pids {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		p, err := dir.Process(pid)
+		if err != nil || p.Stat(&stat) != nil || p.Status(&status) != nil {
+			continue // gone meanwhile
+		}
+		e := event.Exec{}
+		e.Kind, e.Source, e.Fidelity = event.KindExec, "procfs", event.FidelityState
+		e.BootID = s.options.BootID
+		e.NTime = bootNow()
+		e.Time = int64(e.NTime) + s.decode.toUnix
+		e.PID, e.TID, e.PPID = uint32(pid), uint32(pid), uint32(stat.PPID)
+		e.Start, e.PStart = stat.StartTimeNs(), starts[int(stat.PPID)]
+		e.Comm = stat.Comm
+		e.UID, e.EUID, e.SUID, e.FSUID = status.UID, status.EUID, status.SUID, status.FSUID
+		e.GID, e.EGID, e.SGID, e.FSGID = status.GID, status.EGID, status.SGID, status.FSGID
+		e.AUID, e.Session = ^uint32(0), ^uint32(0)
+		if n, err := p.Loginuid(); err == nil {
+			e.AUID = n
+		}
+		if n, err := p.Sessionid(); err == nil {
+			e.Session = n
+		}
+		if path, deleted, err := p.Exe(); err == nil {
+			e.Path, e.Deleted = path, deleted
+		}
+		if cwd, err := p.Cwd(); err == nil {
+			e.Cwd = cwd
+		}
+		s.completeFromProc(dir, &e)
+		yield(&e)
+	}
+	return nil
+}

@@ -1,0 +1,236 @@
+// Package sensor loads the BPF programs, attaches each hook at the best tier that this
+// kernel grants, reads the rings, and decodes records into events. It knows event and
+// nothing above it: not the process table, the store or a rule. Everything that arrives
+// from the rings is checked before use. A Sensor owns its maps, links and readers; its one
+// goroutine is the caller of Run.
+package sensor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/goshawk-project/goshawk/bpf"
+	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/procfs"
+)
+
+// Sizes of the rings when Options leave them zero. A ring is mapped twice, so it costs
+// twice its bytes of resident memory.
+const (
+	DefaultCritical = 4 << 20
+	DefaultBulk     = 4 << 20
+)
+
+// Options say what to sense. The zero Options sense everything with the running kernel's BTF.
+type Options struct {
+	Kinds         []event.ID        // nil means all
+	Tiers         map[string]string // hook → the only tier to try
+	CriticalBytes int               // size of the ring for critical kinds: a power of two, a page or more
+	BulkBytes     int               // size of the ring for the others
+	Env           []string          // environment variables to keep with an exec
+	BTF           string            // file with the kernel's BTF, "" for the running kernel's own
+	BootID        string            // identity of this boot, for the events
+	FS            procfs.FS         // where arguments of running processes are read
+}
+
+// Sensor is a loaded set of BPF programs.
+type Sensor struct {
+	options Options
+	maps    map[string]*ebpf.Map
+	hooks   []*attached
+	boot    bootClock
+	decode  *decoder
+
+	critical, bulk *ringbuf.Reader
+	wake           int // eventfd that ends Run's wait
+	poll           int // epoll over both rings and wake
+
+	held     held
+	fresh    []byte // bulk records read ahead, one after the other
+	freshAt  []int  // where each ends
+	closed   sync.Once
+	closeErr error
+}
+
+// Open loads and attaches. It fails as a whole only when not one hook works: with an error
+// that wraps unix.EPERM when the privilege is missing, else with *Unsupported.
+func Open(o Options) (*Sensor, error) {
+	spec, err := bpf.LoadGoshawk()
+	if err != nil {
+		return nil, fmt.Errorf("read BPF object: %w", err)
+	}
+	s := &Sensor{options: o, wake: -1, poll: -1}
+	s.held.init()
+	if err := s.open(spec); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Sensor) open(spec *ebpf.CollectionSpec) error {
+	o := &s.options
+	wanted := kindMask(o.Kinds)
+	if err := configure(spec, o, wanted); err != nil {
+		return err
+	}
+	programs := spec.Programs
+	spec.Programs = nil
+	kernelTypes, err := loadBTF(o.BTF)
+	if err != nil {
+		return err
+	}
+	base, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return fmt.Errorf("create BPF maps: %w", err)
+	}
+	s.maps = base.Maps
+	base.Maps = nil
+	base.Close()
+
+	l := loader{spec: spec, programs: programs, maps: s.maps, types: kernelTypes, forced: o.Tiers, fs: o.FS}
+	s.hooks, err = l.attachAll(hooks, wanted)
+	if err = errors.Join(err, l.done()); err != nil {
+		return err
+	}
+	if err := s.tellStateHook(spec); err != nil {
+		return err
+	}
+	s.decode = newDecoder(o)
+	return s.openRings()
+}
+
+// configure sets sizes and constants before anything is created.
+func configure(spec *ebpf.CollectionSpec, o *Options, wanted uint64) error {
+	if o.CriticalBytes == 0 {
+		o.CriticalBytes = DefaultCritical
+	}
+	if o.BulkBytes == 0 {
+		o.BulkBytes = DefaultBulk
+	}
+	page := os.Getpagesize()
+	for _, n := range []int{o.CriticalBytes, o.BulkBytes} {
+		if n < page || n&(n-1) != 0 {
+			return fmt.Errorf("ring of %d bytes: the size must be a power of two of at least %d", n, page)
+		}
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		cpus = runtime.NumCPU()
+	}
+	spec.Maps["critical"].MaxEntries = uint32(o.CriticalBytes)
+	spec.Maps["bulk"].MaxEntries = uint32(o.BulkBytes)
+	spec.Maps["builds"].MaxEntries = uint32(cpus) + 1
+	for name, value := range map[string]any{
+		"kinds":         wanted,
+		"with_env":      len(o.Env) > 0,
+		"iterator_slot": uint32(cpus),
+	} {
+		v := spec.Variables[name]
+		if v == nil {
+			return fmt.Errorf("BUG: BPF object has no variable %q", name)
+		}
+		if err := v.Set(value); err != nil {
+			return fmt.Errorf("set BPF constant %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func kindMask(kinds []event.ID) uint64 {
+	if kinds == nil {
+		return ^uint64(0)
+	}
+	var m uint64
+	for _, k := range kinds {
+		m |= 1 << k
+	}
+	return m
+}
+
+func loadBTF(path string) (*btf.Spec, error) {
+	if path == "" {
+		return nil, nil
+	}
+	spec, err := btf.LoadSpec(path)
+	if err != nil {
+		return nil, fmt.Errorf("read BTF %q: %w", path, err)
+	}
+	return spec, nil
+}
+
+// tellStateHook lets the exit of connect(2) speak for TCP when nothing below it can.
+func (s *Sensor) tellStateHook(spec *ebpf.CollectionSpec) error {
+	for _, h := range s.hooks {
+		if h.hook.name == "tcp_state" && h.tier != nil {
+			return nil
+		}
+	}
+	bss := s.maps[".bss"]
+	if bss == nil {
+		return errors.New("BUG: BPF object has no .bss")
+	}
+	value := make([]byte, bss.ValueSize())
+	value[spec.Variables["no_state_hook"].Offset] = 1
+	return bss.Put(uint32(0), value)
+}
+
+// Hooks returns the state of every hook that an enabled kind needs.
+func (s *Sensor) Hooks() []event.Hook {
+	seen := s.Counts()
+	out := make([]event.Hook, 0, len(s.hooks))
+	for _, h := range s.hooks {
+		e := h.status()
+		for _, c := range seen {
+			for _, k := range e.Kinds[:1] {
+				if c.Kind == k && c.What == event.Generated {
+					e.Seen += c.N
+				}
+			}
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// Run reads the rings until ctx ends, then what is left in them, and sends batches to out.
+// It blocks while out is full; the rings then fill, and what they cannot take is counted.
+func (s *Sensor) Run(ctx context.Context, out chan<- *event.Batch) error {
+	stop := context.AfterFunc(ctx, s.interrupt)
+	defer stop()
+	return s.read(ctx, out)
+}
+
+// Close detaches everything. Run must have returned. No event arrives afterwards.
+func (s *Sensor) Close() error {
+	s.closed.Do(func() {
+		var errs []error
+		for _, h := range s.hooks {
+			errs = append(errs, h.close())
+		}
+		errs = append(errs, s.closeRings())
+		for _, m := range s.maps {
+			errs = append(errs, m.Close())
+		}
+		s.closeErr = errors.Join(errs...)
+	})
+	return s.closeErr
+}
+
+// Unsupported says that this kernel runs not one of the hooks, and why.
+type Unsupported struct{ Hooks []event.Hook }
+
+func (u *Unsupported) Error() string {
+	if len(u.Hooks) == 0 {
+		return "attach BPF programs: no kind is enabled"
+	}
+	return fmt.Sprintf("attach BPF programs: none of %d hooks works on this kernel; %s: %s",
+		len(u.Hooks), u.Hooks[0].Name, u.Hooks[0].Refused)
+}
