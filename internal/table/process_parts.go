@@ -108,7 +108,7 @@ func isFile(target []byte) bool {
 
 type mapping struct {
 	pid         int
-	start, end  string
+	start, end  uint64
 	permissions string
 	offset      int64
 	device      string
@@ -126,8 +126,8 @@ func processMemoryMap(fs procfs.FS) *schema.Table[*mapping] {
 		Doc:  "Memory mappings of each process",
 		Columns: []schema.Column[row]{
 			schema.Int("pid", func(r row) *int { return &r.pid }, "Process (or thread) ID", schema.Index, schema.Optimized).As(schema.Integer),
-			schema.Str("start", func(r row) *string { return &r.start }, "First virtual address, hexadecimal"),
-			schema.Str("end", func(r row) *string { return &r.end }, "Virtual address after the last, hexadecimal"),
+			schema.Calc("start", schema.Text, func(r row) schema.Value { return hexAddress(r.start) }, "First virtual address, hexadecimal"),
+			schema.Calc("end", schema.Text, func(r row) schema.Value { return hexAddress(r.end) }, "Virtual address after the last, hexadecimal"),
 			schema.Str("permissions", func(r row) *string { return &r.permissions }, "r, w, x, and p for private or s for shared"),
 			schema.Int("offset", func(r row) *int64 { return &r.offset }, "Offset into the file, bytes; -1 beyond 2^63"),
 			schema.Str("device", func(r row) *string { return &r.device }, "Major and minor number of the file's device, hexadecimal"),
@@ -144,8 +144,8 @@ func processMemoryMap(fs procfs.FS) *schema.Table[*mapping] {
 			return p.Maps(func(m *procfs.Map) {
 				r := &mapping{
 					pid:         p.PID,
-					start:       fmt.Sprintf("0x%08x", m.Start),
-					end:         fmt.Sprintf("0x%08x", m.End),
+					start:       m.Start,
+					end:         m.End,
 					permissions: string(m.Permissions),
 					offset:      int64(m.Offset),
 					device:      string(m.Device),
@@ -163,6 +163,19 @@ func processMemoryMap(fs procfs.FS) *schema.Table[*mapping] {
 		return rows, err
 	}
 	return t
+}
+
+// hexAddress prints an address as maps does, with at least eight digits, after 0x.
+func hexAddress(n uint64) schema.Value {
+	const digits = "0123456789abcdef"
+	var b [16]byte
+	i := len(b)
+	for n != 0 || len(b)-i < 8 {
+		i--
+		b[i] = digits[n&15]
+		n >>= 4
+	}
+	return schema.TextValue("0x" + string(b[i:]))
 }
 
 type namespaces struct {

@@ -110,6 +110,16 @@ func TestProcessMemoryMapRows(t *testing.T) {
 	look("1")
 }
 
+func TestProcessHexAddress(t *testing.T) {
+	for in, want := range map[uint64]string{
+		0: "0x00000000", 0x400000: "0x00400000", 0x7ffd12345000: "0x7ffd12345000", 0xffffffffff600000: "0xffffffffff600000",
+	} {
+		if got := hexAddress(in).Text(); got != want {
+			t.Errorf("hexAddress(%#x) = %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestProcessNamespaceRows(t *testing.T) {
 	c := &processChild{name: "child", mode: "wait"}
 	if os.Getuid() == 0 {
