@@ -93,3 +93,43 @@ func testSockets(t *testing.T, c *child, path string) {
 		t.Error("the netlink socket is not listed")
 	}
 }
+
+// A process that vanishes while its namespace is read leaves nothing behind, so that the
+// next one in that namespace is read. A pipe in a made-up /proc holds the reader in the
+// middle.
+func TestSocketsOfVanishingProcess(t *testing.T) {
+	root := t.TempDir()
+	net, link := filepath.Join(root, "proc/7/net"), filepath.Join(root, "proc/7/ns/net")
+	check(t, os.MkdirAll(net, 0o755))
+	check(t, os.Mkdir(filepath.Dir(link), 0o755))
+	check(t, os.Symlink("net:[4026531833]", link))
+	check(t, os.WriteFile(filepath.Join(net, "unix"), []byte("Num\n0000000000000000: 00000002 00000000 00010000 0001 01 77 /x\n"), 0o644))
+	check(t, unix.Mkfifo(filepath.Join(net, "packet"), 0o644))
+	d, err := At(root).Open()
+	check(t, err)
+	defer d.Close()
+	p, err := d.Process(7)
+	check(t, err)
+
+	during := func(act func()) {
+		go func() {
+			f, err := os.OpenFile(filepath.Join(net, "packet"), os.O_WRONLY, 0)
+			if err == nil { // the reader has the other end open now
+				act()
+				f.Close()
+			}
+		}()
+	}
+	var s Sockets
+	during(func() { os.Remove(link) })
+	if err := s.Visit(p); err != ErrGone || len(s.List) != 0 {
+		t.Errorf("visit of a process that vanishes: %v, %v", err, s.List)
+	}
+	check(t, os.Symlink("net:[4026531833]", link))
+	during(func() {})
+	check(t, s.Visit(p))
+	want := []Socket{{Inode: 77, NetNS: 4026531833, Family: 1, Path: "/x"}}
+	if d := cmp.Diff(want, s.List, socketCmp); d != "" {
+		t.Errorf("sockets (-want +got):\n%s", d)
+	}
+}
