@@ -3,6 +3,7 @@ package sensor
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -77,7 +78,7 @@ type attached struct {
 	tier     *tier // nil when none works
 	refused  []string
 	programs []*ebpf.Program
-	links    []link.Link
+	links    []io.Closer
 }
 
 func (a *attached) status() event.Hook {
@@ -101,60 +102,43 @@ func (a *attached) close() error {
 }
 
 type loader struct {
-	spec     *ebpf.CollectionSpec // without programs
-	programs map[string]*ebpf.ProgramSpec
-	maps     map[string]*ebpf.Map
-	types    *btf.Spec
-	forced   map[string]string
+	spec   *ebpf.CollectionSpec
+	maps   map[string]*ebpf.Map
+	cache  *btf.Cache // the kernel's types, decoded once for all programs
+	types  *btf.Spec  // instead of the running kernel's, or nil
+	forced map[string]string
 
-	cgroup  string // the cgroup2 mount, found when first needed
 	fs      procfs.FS
-	tracefs tracefs
+	cgroup  string // the cgroup2 mount, found when first needed
+	tracefs *tracefs
 }
 
-// tracefs is whether the numbers of tracepoints can be looked up.
-type tracefs uint8
-
-const (
-	tracefsUnknown tracefs = iota
-	tracefsMounted         // it was there
-	tracefsOurs            // mounted by us, for the time of attaching
-)
-
-const tracefsPath = "/sys/kernel/tracing"
-
-// mountTracefs makes the numbers of tracepoints readable where nobody has mounted tracefs.
-func (l *loader) mountTracefs() error {
-	if l.tracefs != tracefsUnknown {
-		return nil
+// load loads the programs called names, over the maps that are there.
+func (l *loader) load(names ...string) (*ebpf.Collection, error) {
+	spec := &ebpf.CollectionSpec{
+		Maps: l.spec.Maps, Types: l.spec.Types, ByteOrder: l.spec.ByteOrder,
+		Programs: make(map[string]*ebpf.ProgramSpec, len(names)),
 	}
-	mounts, err := l.fs.Mounts()
-	if err != nil {
-		return err
-	}
-	for _, m := range mounts {
-		if m.Type == "tracefs" || m.Type == "debugfs" {
-			l.tracefs = tracefsMounted
-			return nil
+	for _, name := range names {
+		p := l.spec.Programs[name]
+		if p == nil {
+			return nil, fmt.Errorf("BUG: no program %q in the object", name)
 		}
+		spec.Programs[name] = p
 	}
-	if err := unix.Mount("tracefs", tracefsPath, "tracefs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		return fmt.Errorf("mount tracefs on %s: %w", tracefsPath, err)
-	}
-	l.tracefs = tracefsOurs
-	return nil
+	return ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		MapReplacements: l.maps,
+		Programs:        ebpf.ProgramOptions{KernelTypes: l.types},
+		Cache:           l.cache,
+	})
 }
 
-// done takes away what was needed for attaching only.
-func (l *loader) done() error {
-	if l.tracefs != tracefsOurs {
+// close gives back what was needed for attaching only.
+func (l *loader) close() error {
+	if l.tracefs == nil {
 		return nil
 	}
-	l.tracefs = tracefsUnknown
-	if err := unix.Unmount(tracefsPath, unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("unmount %s: %w", tracefsPath, err)
-	}
-	return nil
+	return l.tracefs.close()
 }
 
 // attachAll attaches every hook that a wanted kind needs.
@@ -252,19 +236,7 @@ func oneLine(err error) string {
 }
 
 func (l *loader) attachTier(a *attached, t *tier) error {
-	spec := l.spec.Copy()
-	spec.Programs = make(map[string]*ebpf.ProgramSpec, len(t.programs))
-	for _, name := range t.programs {
-		p := l.programs[name]
-		if p == nil {
-			return fmt.Errorf("BUG: no program %q in the object", name)
-		}
-		spec.Programs[name] = p.Copy()
-	}
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-		MapReplacements: l.maps,
-		Programs:        ebpf.ProgramOptions{KernelTypes: l.types},
-	})
+	c, err := l.load(t.programs...)
 	if err != nil {
 		return fmt.Errorf("load: %w", err)
 	}
@@ -272,7 +244,7 @@ func (l *loader) attachTier(a *attached, t *tier) error {
 	for _, name := range t.programs {
 		p := c.DetachProgram(name)
 		a.programs = append(a.programs, p)
-		k, err := l.link(l.programs[name], p)
+		k, err := l.link(l.spec.Programs[name].SectionName, p, l.spec.Programs[name].AttachType)
 		if err != nil {
 			return fmt.Errorf("attach %s: %w", name, err)
 		}
@@ -281,19 +253,22 @@ func (l *loader) attachTier(a *attached, t *tier) error {
 	return nil
 }
 
-func (l *loader) link(spec *ebpf.ProgramSpec, p *ebpf.Program) (link.Link, error) {
-	kind, where, _ := strings.Cut(spec.SectionName, "/")
+func (l *loader) link(section string, p *ebpf.Program, as ebpf.AttachType) (io.Closer, error) {
+	kind, where, _ := strings.Cut(section, "/")
 	switch kind {
 	case "tp_btf":
 		return link.AttachTracing(link.TracingOptions{Program: p, AttachType: ebpf.AttachTraceRawTp})
 	case "raw_tp":
 		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: where, Program: p})
 	case "tracepoint":
-		group, name, _ := strings.Cut(where, "/")
-		if err := l.mountTracefs(); err != nil {
-			return nil, err
+		if l.tracefs == nil {
+			fs, err := openTracefs(l.fs)
+			if err != nil {
+				return nil, err
+			}
+			l.tracefs = fs
 		}
-		return link.Tracepoint(group, name, p, nil)
+		return l.tracefs.attach(where, p)
 	case "cgroup", "cgroup_skb":
 		if l.cgroup == "" {
 			root, err := l.fs.Cgroup2()
@@ -302,7 +277,7 @@ func (l *loader) link(spec *ebpf.ProgramSpec, p *ebpf.Program) (link.Link, error
 			}
 			l.cgroup = root
 		}
-		return link.AttachCgroup(link.CgroupOptions{Path: l.cgroup, Attach: spec.AttachType, Program: p})
+		return link.AttachCgroup(link.CgroupOptions{Path: l.cgroup, Attach: as, Program: p})
 	}
-	return nil, fmt.Errorf("BUG: section %q has no way to attach", spec.SectionName)
+	return nil, fmt.Errorf("BUG: section %q has no way to attach", section)
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"unsafe"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/goshawk-project/goshawk/bpf"
 	"github.com/goshawk-project/goshawk/internal/event"
@@ -52,25 +51,10 @@ func (s *Sensor) Seed(ctx context.Context, yield func(*event.Exec)) error {
 
 // iterate runs the task iterator once and returns its records, one after the other.
 func (s *Sensor) iterate() ([]byte, error) {
-	spec, err := bpf.LoadGoshawk()
-	if err != nil {
-		return nil, err
+	if s.seed == nil {
+		return nil, s.seedRefused
 	}
-	if err := configure(spec, &s.options, kindMask(s.options.Kinds)); err != nil {
-		return nil, err
-	}
-	spec.Programs = map[string]*ebpf.ProgramSpec{"on_seed": spec.Programs["on_seed"]}
-	types, err := loadBTF(s.options.BTF)
-	if err != nil {
-		return nil, err
-	}
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-		MapReplacements: s.maps, Programs: ebpf.ProgramOptions{KernelTypes: types}})
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	it, err := link.AttachIter(link.IterOptions{Program: c.Programs["on_seed"]})
+	it, err := link.AttachIter(link.IterOptions{Program: s.seed.Programs["on_seed"]})
 	if err != nil {
 		return nil, err
 	}

@@ -48,6 +48,9 @@ type Sensor struct {
 	boot    bootClock
 	decode  *decoder
 
+	seed        *ebpf.Collection // the task iterator, nil where it is refused
+	seedRefused error
+
 	critical, bulk *ringbuf.Reader
 	wake           int // eventfd that ends Run's wait
 	poll           int // epoll over both rings and wake
@@ -81,13 +84,13 @@ func (s *Sensor) open(spec *ebpf.CollectionSpec) error {
 	if err := configure(spec, o, wanted); err != nil {
 		return err
 	}
-	programs := spec.Programs
-	spec.Programs = nil
 	kernelTypes, err := loadBTF(o.BTF)
 	if err != nil {
 		return err
 	}
-	base, err := ebpf.NewCollection(spec)
+	l := loader{spec: spec, cache: btf.NewCache(), types: kernelTypes, forced: o.Tiers, fs: o.FS}
+	base, err := ebpf.NewCollection(&ebpf.CollectionSpec{
+		Maps: spec.Maps, Variables: spec.Variables, Types: spec.Types, ByteOrder: spec.ByteOrder})
 	if err != nil {
 		return fmt.Errorf("create BPF maps: %w", err)
 	}
@@ -95,11 +98,12 @@ func (s *Sensor) open(spec *ebpf.CollectionSpec) error {
 	base.Maps = nil
 	base.Close()
 
-	l := loader{spec: spec, programs: programs, maps: s.maps, types: kernelTypes, forced: o.Tiers, fs: o.FS}
+	l.maps = s.maps
 	s.hooks, err = l.attachAll(hooks, wanted)
-	if err = errors.Join(err, l.done()); err != nil {
+	if err = errors.Join(err, l.close()); err != nil {
 		return err
 	}
+	s.seed, s.seedRefused = l.load("on_seed")
 	if err := s.tellStateHook(spec); err != nil {
 		return err
 	}
@@ -214,6 +218,9 @@ func (s *Sensor) Close() error {
 		var errs []error
 		for _, h := range s.hooks {
 			errs = append(errs, h.close())
+		}
+		if s.seed != nil {
+			s.seed.Close()
 		}
 		errs = append(errs, s.closeRings())
 		for _, m := range s.maps {
