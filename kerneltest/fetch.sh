@@ -1,0 +1,68 @@
+#!/bin/sh
+# Prints the directory that holds Debian's newest cloud kernel of a version (5.10, 6.1, 6.12
+# or "newest"), unpacked. Downloads go to a cache outside the tree, through a private apt
+# configuration: the machine's own sources stay as they are.
+set -eu
+want=$1
+arch=${2:-amd64}
+cache=${GOSHAWK_KERNEL_CACHE:-/var/cache/goshawk-kernels}
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+mkdir -p "$cache/$arch/lists/partial" "$cache/$arch/archives/partial"
+cd "$cache/$arch"
+
+case $want in
+5.10) suites="bullseye bullseye-security" ;;
+6.1) suites="bookworm" ;;
+6.12) suites="trixie" ;;
+newest) suites="trixie-backports" ;;
+*)
+	echo "fetch.sh: no suite is known for kernel $want; use 5.10, 6.1, 6.12 or newest" >&2
+	exit 2
+	;;
+esac
+
+# A kernel fetched within the last month will do.
+found=$(find . -maxdepth 1 -name "done-$want" -mtime -30 -exec cat {} +)
+if [ -n "$found" ] && { [ -d "$found/boot" ] || [ -d "$found/usr/lib/modules" ]; }; then
+	echo "$cache/$arch/$found"
+	exit 0
+fi
+
+: >"sources-$want.list"
+for s in $suites; do
+	case $s in
+	*-security) base=http://deb.debian.org/debian-security ;;
+	*) base=http://deb.debian.org/debian ;;
+	esac
+	echo "deb [arch=$arch signed-by=$keyring] $base $s main" >>"sources-$want.list"
+done
+run() { # apt's tools want their command after the options
+	tool=$1
+	shift
+	command "$tool" -o Dir::Etc::sourcelist="$PWD/sources-$want.list" -o Dir::Etc::sourceparts=/dev/null \
+		-o Dir::State::Lists="$PWD/lists" -o Dir::Cache="$PWD" -o APT::Get::List-Cleanup=0 \
+		-o APT::Architecture="$arch" -o APT::Architectures="$arch" -o Acquire::Languages=none \
+		-o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false \
+		-o Acquire::Retries=3 -o APT::Sandbox::User=root "$@"
+}
+run apt-get -qq update >&2
+case $want in
+newest) pattern="^linux-image-[0-9].*-cloud-$arch\$" ;;
+*) pattern="^linux-image-$(echo "$want" | sed 's/\./\\./')\\..*-cloud-$arch\$" ;;
+esac
+package=$(run apt-cache search --names-only "$pattern" | cut -d' ' -f1 |
+	grep -v -e bpo -e '~' -e '0\.deb' | sort -V | tail -n 1)
+if [ -z "$package" ]; then
+	echo "fetch.sh: Debian offers no package that matches $pattern" >&2
+	exit 1
+fi
+# From 7.1 the image package is empty, and depends on these.
+rm -rf "$package"
+for p in "$package" "linux-binary-${package#linux-image-}" "linux-modules-${package#linux-image-}"; do
+	run apt-cache show "$p" >/dev/null 2>&1 || continue
+	run apt-get -qq download "$p" >&2
+	dpkg-deb -x "$p"_*.deb "$package"
+	rm -f "$p"_*.deb
+done
+echo "$package" >"done-$want"
+echo "$cache/$arch/$package"
