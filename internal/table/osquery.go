@@ -1,0 +1,121 @@
+package table
+
+import (
+	"context"
+	"os"
+
+	"github.com/goshawk-project/goshawk/internal/schema"
+)
+
+// OsqueryVersion is the version of osquery whose tables, flags and protocols these are;
+// fleet managers choose their queries by it.
+const OsqueryVersion = "5.23.1"
+
+// info is the row of osquery_info.
+type info struct {
+	uuid, instance, version, hash string
+	valid                         bool
+	start                         int64
+}
+
+func osqueryInfoTable(env *Env) schema.Relation {
+	type row = *info
+	number := func(name string, n func() int64, doc string) schema.Column[row] {
+		return schema.Calc(name, schema.Integer, func(row) schema.Value { return schema.IntValue(n()) }, doc)
+	}
+	fixed := func(name, value, doc string) schema.Column[row] {
+		return schema.Calc(name, schema.Text, func(row) schema.Value { return schema.TextValue(value) }, doc)
+	}
+	t := &schema.Table[row]{
+		Name: "osquery_info",
+		Doc:  "This agent, in osquery's terms, one row.",
+		Columns: []schema.Column[row]{
+			number("pid", func() int64 { return int64(os.Getpid()) }, "Agent's process"),
+			schema.Str("uuid", func(i row) *string { return &i.uuid }, "Host's UUID, as in system_info").Collated("nocase"),
+			schema.Str("instance_id", func(i row) *string { return &i.instance }, "Identifier of this installation, kept with its store"),
+			schema.Str("version", func(i row) *string { return &i.version }, "Version of osquery that the agent is compatible with").Collated("version"),
+			schema.Str("config_hash", func(i row) *string { return &i.hash }, "SHA-1 of the configuration in force").Collated("nocase"),
+			schema.Bool("config_valid", func(i row) *bool { return &i.valid }, "1 when the configuration was loaded and is valid"),
+			fixed("extensions", "inactive", "Whether osquery extensions can attach: inactive"),
+			fixed("build_platform", "linux", "Platform of the build, as the official packages name it"),
+			fixed("build_distro", "centos7", "Distribution of the build, as the official packages name it"),
+			schema.Int("start_time", func(i row) *int64 { return &i.start }, "When the agent started, unix seconds", schema.OmitZero).As(schema.Integer),
+			number("watcher", func() int64 { return -1 }, "Process of osquery's watchdog: there is none"),
+			number("platform_mask", func() int64 { return 9 }, "osquery's bits for POSIX (1) and Linux (8)"),
+		},
+	}
+	t.Rows = func(ctx context.Context, q *schema.Query) ([]row, error) {
+		i := &info{instance: env.InstanceID, version: env.Version}
+		if i.version == "" {
+			i.version = OsqueryVersion
+		}
+		if !env.StartTime.IsZero() {
+			i.start = env.StartTime.Unix()
+		}
+		if env.Config != nil {
+			i.hash, i.valid = env.Config()
+		}
+		var err error
+		_, _, i.uuid, err = env.identity(env.FS.Hardware())
+		return []row{i}, err
+	}
+	return t.Bind()
+}
+
+func osqueryFlagsTable(env *Env) schema.Relation {
+	type row = *Flag
+	t := &schema.Table[row]{
+		Name: "osquery_flags",
+		Doc:  "The flags that osquery knows, with the values in force here.",
+		Columns: []schema.Column[row]{
+			schema.Str("name", func(f row) *string { return &f.Name }, "Flag's name"),
+			schema.Str("type", func(f row) *string { return &f.Type }, "Type: bool, string, int32, uint32, uint64"),
+			schema.Str("description", func(f row) *string { return &f.Description }, "What it is for"),
+			schema.Str("default_value", func(f row) *string { return &f.Default }, "Value when not set"),
+			schema.Str("value", func(f row) *string { return &f.Value }, "Value in force"),
+			schema.Bool("shell_only", func(f row) *bool { return &f.ShellOnly }, "1 for flags of the interactive shell"),
+		},
+	}
+	t.Rows = func(ctx context.Context, q *schema.Query) ([]row, error) {
+		var set []Flag
+		if env.Flags != nil {
+			set = env.Flags()
+		}
+		flags := MergeFlags(set)
+		rows := make([]row, len(flags))
+		for i := range flags {
+			rows[i] = &flags[i]
+		}
+		return rows, nil
+	}
+	return t.Bind()
+}
+
+func osqueryRegistryTable(env *Env) schema.Relation {
+	text := func(name string, of func(string) string, doc string) schema.Column[string] {
+		return schema.Calc(name, schema.Text, func(r string) schema.Value { return schema.TextValue(of(r)) }, doc)
+	}
+	number := func(name string, n int64, doc string) schema.Column[string] {
+		return schema.Calc(name, schema.Integer, func(string) schema.Value { return schema.IntValue(n) }, doc)
+	}
+	t := &schema.Table[string]{
+		Name: "osquery_registry",
+		Doc:  "What this agent offers, in osquery's terms: its tables.",
+		Columns: []schema.Column[string]{
+			text("registry", func(string) string { return "table" }, "Kind of plugin: table"),
+			text("name", func(name string) string { return name }, "Name of the table"),
+			number("owner_uuid", 0, "Extension that owns it: 0, the agent itself"),
+			number("internal", 0, "1 for a plugin that only the agent uses"),
+			number("active", 1, "1 when it can be used"),
+		},
+	}
+	t.Rows = func(ctx context.Context, q *schema.Query) ([]string, error) {
+		var rows []string
+		for _, def := range env.Tables() {
+			rows = append(rows, def.Name)
+			rows = append(rows, def.Aliases...)
+		}
+		return rows, nil
+	}
+	return t.Bind()
+}

@@ -1,0 +1,295 @@
+package table
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/goshawk-project/goshawk/internal/schema"
+)
+
+func TestUptime(t *testing.T) {
+	dir := tree(t, map[string]string{"proc/uptime": "183845.97 1.00\n"})
+	r := uptimeTable(at(dir))
+	got := cells(r, scan(t, r, whereAll()), "days", "hours", "minutes", "seconds", "total_seconds")
+	if diff := cmp.Diff([][]string{{"2", "3", "4", "5", "183845"}}, got); diff != "" {
+		t.Error(diff)
+	}
+	if rows, err := tryScan(uptimeTable(at(t.TempDir())), whereAll()); err == nil {
+		t.Errorf("%d rows without /proc, want an error", len(rows))
+	}
+}
+
+// date(1) agrees about the present time in every notation.
+func TestTimeHere(t *testing.T) {
+	r := timeTable(here())
+	columns := []string{
+		"weekday", "year", "month", "day", "hour", "minutes", "seconds", "timezone", "unix_time",
+		"timestamp", "datetime", "iso_8601", "win_timestamp",
+	}
+	for attempt := 1; ; attempt++ {
+		cmd := exec.Command("date", "-u", "+%A|%-Y|%-m|%-d|%-H|%-M|%-S|UTC|%s|%a %b %e %H:%M:%S %Y UTC|%Y-%m-%dT%H:%M:%SZ|%Y-%m-%dT%H:%M:%SZ|NULL")
+		cmd.Env = []string{"LC_ALL=C"}
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := cells(r, scan(t, r, whereAll()), columns...)
+		diff := cmp.Diff([][]string{strings.Split(strings.TrimSpace(string(out)), "|")}, got)
+		if diff == "" {
+			break
+		}
+		if attempt == 5 { // the second may change in between, not five times
+			t.Fatalf("(-date +ours) %s", diff)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	// C pads the day of the month with a blank.
+	m := moment{time.Date(2011, 9, 1, 10, 27, 52, 0, time.UTC), time.UTC}
+	column := r.(*schema.Table[moment]).Columns[r.Def().Column("timestamp")]
+	if got, want := column.Value(m).Text(), "Thu Sep  1 10:27:52 2011 UTC"; got != want {
+		t.Errorf("timestamp %q, want %q", got, want)
+	}
+}
+
+func TestLocalZone(t *testing.T) {
+	zone, err := os.ReadFile("/usr/share/zoneinfo/Asia/Tokyo")
+	if err != nil {
+		t.Skip("needs the time zone database")
+	}
+	dir := tree(t, map[string]string{
+		"usr/share/zoneinfo/Asia/Tokyo": string(zone), "etc/localtime": "-> /usr/share/zoneinfo/Asia/Tokyo",
+	})
+	for root, want := range map[string]string{dir: "JST", t.TempDir(): "UTC"} {
+		r := timeTable(at(root))
+		if diff := cmp.Diff([][]string{{"UTC", want}}, cells(r, scan(t, r, whereAll()), "timezone", "local_timezone")); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+func TestKernelInfo(t *testing.T) {
+	dir := tree(t, map[string]string{
+		"proc/sys/kernel/osrelease": "5.14.0-362.el9.x86_64\n",
+		"proc/cmdline":              "BOOT_IMAGE=(hd0,gpt2)/vmlinuz-5.14 root=UUID=0a1b ro quiet  crashkernel=1G-4G:192M,4G-:256M\n",
+	})
+	r := kernelInfoTable(at(dir))
+	want := [][]string{{"5.14.0-362.el9.x86_64", "ro quiet crashkernel=1G-4G:192M,4G-:256M", "(hd0,gpt2)/vmlinuz-5.14", "UUID=0a1b"}}
+	if diff := cmp.Diff(want, cells(r, scan(t, r, whereAll()), "version", "arguments", "path", "device")); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestKernelModules(t *testing.T) {
+	dir := tree(t, map[string]string{"proc/modules": "nf_nat 61440 2 nft_chain_nat,xt_MASQUERADE, Live 0xffffffffc0a3e000\nloop 40960 0 - Live 0x0 (O)\n"})
+	r := kernelModulesTable(at(dir))
+	want := [][]string{
+		{"nf_nat", "61440", "nft_chain_nat,xt_MASQUERADE", "Live", "0xffffffffc0a3e000"},
+		{"loop", "40960", "-", "Live", "0x0"},
+	}
+	if diff := cmp.Diff(want, cells(r, scan(t, r, whereAll()), "name", "size", "used_by", "status", "address")); diff != "" {
+		t.Error(diff)
+	}
+	if rows := scan(t, kernelModulesTable(at(t.TempDir())), whereAll()); len(rows) != 0 {
+		t.Errorf("%d modules of a kernel without modules", len(rows))
+	}
+}
+
+func TestSystemInfo(t *testing.T) {
+	lenovo := map[string]string{
+		"proc/cpuinfo":                    "processor\t: 0\nmodel\t\t: 142\nmodel name\t: Intel(R) Core(TM) i7-8550U CPU @ 1.80GHz\nmicrocode\t: 0xf0\nphysical id\t: 0\ncore id\t\t: 0\n\nprocessor\t: 1\nphysical id\t: 0\ncore id\t\t: 0\n\n",
+		"proc/meminfo":                    "MemTotal:       16265216 kB\n",
+		"sys/class/dmi/id/sys_vendor":     "LENOVO\n",
+		"sys/class/dmi/id/product_name":   "20L5CTO1WW\n",
+		"sys/class/dmi/id/product_uuid":   "4c4c4544-0042-3510-8052-b4c04f563332\n",
+		"sys/class/dmi/id/product_serial": "PF1\n",
+		"sys/class/dmi/id/board_name":     "20L5\n",
+		"etc/hostname":                    "# set by hand\nt480\n",
+	}
+	lenovo["sys/class/dmi/id/product_version"] = "ThinkPad T480\n"
+	placeholder := map[string]string{
+		"proc/meminfo":                  "MemTotal: 1024 kB\n",
+		"proc/cpuinfo":                  "processor\t: 0\nBogoMIPS\t: 1\n\nprocessor\t: 1\nBogoMIPS\t: 1\n\n",
+		"sys/class/dmi/id/product_uuid": "03000200-0400-0500-0006-000700080009\n",
+		"etc/hostname":                  "tesla\n",
+		"etc/hosts":                     "127.0.0.1 localhost.localdomain tesla\n127.0.1.1 tesla.example.org TESLA\n",
+		"etc/machine-id":                "4c4c45440042351080520123456789ab\n",
+	}
+	columns := []string{
+		"hostname", "computer_name", "local_hostname", "uuid", "cpu_subtype", "cpu_brand", "cpu_physical_cores", "cpu_logical_cores",
+		"cpu_sockets", "cpu_microcode", "physical_memory", "hardware_vendor", "hardware_model", "hardware_version", "hardware_serial", "board_model",
+	}
+	for name, tt := range map[string]struct {
+		files map[string]string
+		want  []string
+	}{
+		"ThinkPad": {lenovo, []string{
+			"t480", "t480", "t480", "4c4c4544-0042-3510-8052-b4c04f563332", "142", "Intel(R) Core(TM) i7-8550U CPU @ 1.80GHz", "1", "2",
+			"1", "0xf0", "16655581184", "LENOVO", "ThinkPad T480", "20L5CTO1WW", "PF1", "20L5",
+		}},
+		// openssl dgst -sha256 -hmac of the machine ID gives the digits of the UUID.
+		"no usable UUID": {placeholder, []string{
+			"tesla.example.org", "tesla", "tesla.example.org", "478083ac-a3b1-8e20-811d-fe4d0bae90f9", "0", "", "2", "2",
+			"NULL", "", "1048576", "", "", "", "", "",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := systemInfoTable(at(tree(t, tt.files)))
+			if diff := cmp.Diff([][]string{tt.want}, cells(r, scan(t, r, whereAll()), columns...)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestSystemInfoHere(t *testing.T) {
+	r := systemInfoTable(here())
+	row := cells(r, scan(t, r, whereAll()), "computer_name", "cpu_type", "cpu_logical_cores", "uuid")[0]
+	for i, args := range [][]string{{"uname", "-n"}, {"uname", "-m"}, {"nproc", "--all"}} {
+		out, err := exec.Command(args[0], args[1:]...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := strings.TrimSpace(string(out)); row[i] != want {
+			t.Errorf("%s: %q, want %q", args, row[i], want)
+		}
+	}
+	if again := cells(r, scan(t, r, whereAll()), "uuid")[0][0]; again != row[3] {
+		t.Errorf("the UUID changed from %q to %q", row[3], again)
+	}
+}
+
+func TestMachineUUID(t *testing.T) {
+	for id, want := range map[string]string{
+		"4c4c45440042351080520123456789ab":  "478083ac-a3b1-8e20-811d-fe4d0bae90f9",
+		"":                                  "",
+		"uninitialized":                     "",
+		"4C4C45440042351080520123456789AB":  "",
+		"4c4c45440042351080520123456789abc": "",
+	} {
+		if got := machineUUID(id); got != want {
+			t.Errorf("machineUUID(%q) = %q, want %q", id, got, want)
+		}
+	}
+}
+
+func TestOsqueryInfo(t *testing.T) {
+	columns := []string{
+		"pid", "uuid", "instance_id", "version", "config_hash", "config_valid", "extensions",
+		"build_platform", "build_distro", "start_time", "watcher", "platform_mask",
+	}
+	pid := strconv.Itoa(os.Getpid())
+	env := at(t.TempDir())
+	env.HostUUID = "b5a1c0de-0000-4000-8000-000000000001"
+	r := osqueryInfoTable(env)
+	want := [][]string{{pid, env.HostUUID, "", "5.23.1", "", "0", "inactive", "linux", "centos7", "NULL", "-1", "9"}}
+	if diff := cmp.Diff(want, cells(r, scan(t, r, whereAll()), columns...)); diff != "" {
+		t.Errorf("without an agent: %s", diff)
+	}
+	env.InstanceID, env.Version, env.StartTime = "inst", "5.24.0", time.Unix(1700000000, 999)
+	env.Config = func() (string, bool) { return "da39a3ee5e6b4b0d3255bfef95601890afd80709", true }
+	want = [][]string{{pid, env.HostUUID, "inst", "5.24.0", "da39a3ee5e6b4b0d3255bfef95601890afd80709", "1", "inactive", "linux", "centos7", "1700000000", "-1", "9"}}
+	if diff := cmp.Diff(want, cells(r, scan(t, r, whereAll()), columns...)); diff != "" {
+		t.Errorf("of an agent: %s", diff)
+	}
+	s := systemInfoTable(env)
+	if diff := cmp.Diff([][]string{{env.HostUUID}}, cells(s, scan(t, s, whereAll()), "uuid")); diff != "" {
+		t.Errorf("system_info disagrees: %s", diff)
+	}
+}
+
+func TestOsqueryRegistry(t *testing.T) {
+	env := here()
+	all := All(env)
+	r := all[slices.IndexFunc(all, func(r schema.Relation) bool { return r.Def().Name == "osquery_registry" })]
+	got := cells(r, scan(t, r, whereAll()), "registry", "name", "owner_uuid", "internal", "active")
+	if len(got) != len(all) {
+		t.Fatalf("%d rows for %d tables", len(got), len(all))
+	}
+	for i, other := range all {
+		if diff := cmp.Diff([]string{"table", other.Def().Name, "0", "0", "1"}, got[i]); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+func TestOsqueryFlags(t *testing.T) {
+	env := here()
+	env.Flags = func() []Flag {
+		return []Flag{
+			{Name: "config_refresh", Value: "300"},
+			{Name: "logger_path", Value: "/var/log/goshawk/", Default: "/var/log/goshawk/"},
+			{Name: "goshawk_own", Type: "bool", Default: "true", Value: "false", Description: "Ours"},
+		}
+	}
+	r := osqueryFlagsTable(env)
+	got := map[string][]string{}
+	for _, row := range cells(r, scan(t, r, whereAll()), "name", "type", "default_value", "value", "shell_only", "description") {
+		if got[row[0]] != nil {
+			t.Errorf("%s is there twice", row[0])
+		}
+		got[row[0]] = row[1:]
+	}
+	for name, want := range map[string][]string{
+		"config_refresh":       {"uint64", "0", "300", "0", "Seconds between readings of the configuration, 0 for never"},
+		"config_tls_refresh":   {"uint64", "0", "300", "0", "Seconds between readings of the configuration, 0 for never"},
+		"distributed_interval": {"uint64", "60", "60", "0", "Seconds between requests for distributed queries"},
+		"logger_tls_period":    {"uint64", "4", "4", "0", "Seconds between log posts"},
+		"disable_audit":        {"bool", "true", "true", "0", "Do not consume the audit netlink socket"},
+		"logger_path":          {"string", "/var/log/goshawk/", "/var/log/goshawk/", "0", "Directory of log files"},
+		"goshawk_own":          {"bool", "true", "false", "0", "Ours"},
+	} {
+		if diff := cmp.Diff(want, got[name]); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
+// The list of known flags is data; this is what data can be wrong in.
+func TestKnownFlags(t *testing.T) {
+	for _, f := range knownFlags {
+		var err error
+		switch f.Type {
+		case "bool":
+			if f.Default != "true" && f.Default != "false" {
+				t.Errorf("%s: default %q is no bool", f.Name, f.Default)
+			}
+		case "int32":
+			_, err = strconv.ParseInt(f.Default, 10, 32)
+		case "uint32":
+			_, err = strconv.ParseUint(f.Default, 10, 32)
+		case "uint64":
+			_, err = strconv.ParseUint(f.Default, 10, 64)
+		case "string":
+		default:
+			t.Errorf("%s: unknown type %q", f.Name, f.Type)
+		}
+		if err != nil {
+			t.Errorf("%s: default: %v", f.Name, err)
+		}
+		if f.Description == "" || strings.HasSuffix(f.Description, ".") {
+			t.Errorf("%s: description %q", f.Name, f.Description)
+		}
+		if f.Value != "" {
+			t.Errorf("%s: the list has a value", f.Name)
+		}
+		if known, ok := KnownFlag(f.Name); !ok || known.Value != f.Default {
+			t.Errorf("%s: KnownFlag gives %+v, %v", f.Name, known, ok)
+		}
+		if f.Alias != "" {
+			of, ok := KnownFlag(f.Alias)
+			if !ok || of.Type != f.Type || of.Default != f.Default || of.Alias != "" {
+				t.Errorf("%s: alias of %+v", f.Name, of)
+			}
+		}
+	}
+	if f, ok := KnownFlag("no_such_flag"); ok {
+		t.Errorf("KnownFlag invents %+v", f)
+	}
+}
