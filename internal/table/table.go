@@ -5,15 +5,40 @@
 package table
 
 import (
+	"time"
+
 	"github.com/goshawk-project/goshawk/internal/procfs"
 	"github.com/goshawk-project/goshawk/internal/schema"
 )
 
-// Env is what tables read from; cmd fills it.
+// Env is what tables read from; cmd fills it, and leaves it alone once All was called.
+// The zero value of each field but FS means what a one-shot query on this host needs.
 type Env struct {
 	FS procfs.FS
 	// HostRoot is where the host's root directory is seen, "" for /.
 	HostRoot string
+
+	// InstanceID identifies the installation (osquery_info.instance_id).
+	InstanceID string
+	// HostUUID overrides the UUID found in the firmware or made from the machine ID.
+	HostUUID string
+	// Version overrides OsqueryVersion.
+	Version string
+	// StartTime is when the agent started; zero is unknown.
+	StartTime time.Time
+	// Config returns the SHA-1 of the configuration in force, in hexadecimal, and whether
+	// it is valid. nil: there is no configuration.
+	Config func() (hash string, valid bool)
+	// Flags returns the flags whose value the agent knows; the others are shown with
+	// their defaults. nil: all are.
+	Flags func() []Flag
+	// Tables returns the definitions of all tables, for osquery_registry. nil: All sets
+	// it to list what All returns.
+	Tables func() []*schema.Def
+
+	// ReadMax is the size in bytes of the largest file that is hashed (osquery's flag
+	// read_max); 0 is 50 MiB.
+	ReadMax int64
 }
 
 // All returns every snapshot table, in the order in which `goshawk tables` lists them.
@@ -21,5 +46,39 @@ func All(env *Env) []schema.Relation {
 	var all []schema.Relation
 	all = append(all, processTables(env)...)
 	all = append(all, hostTables(env)...)
+	if env.Tables == nil {
+		defs := make([]*schema.Def, len(all))
+		for i, r := range all {
+			defs[i] = r.Def()
+		}
+		env.Tables = func() []*schema.Def { return defs }
+	}
 	return all
+}
+
+// hostTables returns the tables about the host itself and about this agent.
+func hostTables(env *Env) []schema.Relation {
+	return []schema.Relation{
+		usersTable(env),
+		groupsTable(env),
+		userGroupsTable(env),
+		loggedInUsersTable(env),
+		uptimeTable(env),
+		timeTable(env),
+		osVersionTable(env),
+		systemInfoTable(env),
+		kernelInfoTable(env),
+		kernelModulesTable(env),
+		mountsTable(env),
+		interfaceAddressesTable(env),
+		interfaceDetailsTable(env),
+		routesTable(env),
+		arpCacheTable(env),
+		etcHostsTable(env),
+		fileTable(env),
+		hashTable(env),
+		osqueryInfoTable(env),
+		osqueryFlagsTable(env),
+		osqueryRegistryTable(env),
+	}
 }
