@@ -362,6 +362,9 @@ func TestLineage(t *testing.T) {
 	check(t, "lineage", got, []string{"bash", "init"})
 	check(t, "bounded", tab.AppendLineage(nil, connect(300, 20, 200).Head(), 1), []string{"bash"})
 	check(t, "unknown", tab.AppendLineage(nil, connect(300, 99, 5).Head(), 6), []string(nil))
+	tab.Complete(exec(310, 10, 100, 1, 1, "/bin/zsh", "zsh"))
+	check(t, "what the parent ran then", tab.AppendLineage(nil, connect(300, 20, 200).Head(), 1), []string{"bash"})
+	check(t, "and later", tab.AppendLineage(nil, connect(310, 20, 200).Head(), 1), []string{"zsh"})
 }
 
 func TestLookup(t *testing.T) {
