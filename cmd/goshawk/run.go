@@ -1,0 +1,143 @@
+package main
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/sensor"
+)
+
+// runOptions are the flags of run.
+type runOptions struct {
+	host
+	format   string
+	kinds    []string
+	source   string
+	duration time.Duration
+	where    string
+	tiers    []string
+	env      []string
+	ringSize int
+
+	expiry   int64
+	maxRows  int64
+	maxBytes int64
+}
+
+func newRun() *cobra.Command {
+	o := &runOptions{}
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Print what happens on this host, and keep it",
+		Long: `Print what happens on this host, one event a line, until stopped, and keep it in the
+store, where goshawk query finds it, also afterwards. No configuration is needed.
+
+When it is ready it says so on standard error, in one line that begins with "ready:". At
+the end (Ctrl-C, SIGTERM, --duration) it prints there how many events of each kind it
+saw, what was lost and why, and what it cost.
+
+--kinds chooses what is observed and kept; --where only what is printed. Losses are
+events too (kind loss), and are always printed.`,
+		Example: `  goshawk run
+  goshawk run --kinds exec,exit --duration 10s
+  goshawk run --where "remote_port = 443 AND uid != 0"
+  goshawk run --format json | jq -r 'select(.kind == "exec") | .path'`,
+		Annotations: exitStatus(exitOK, exitFailed, exitUsage, exitUnsupported, exitPrivilege, exitBusy),
+		Args:        cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.where == "" && cmd.Flags().Changed("where") {
+				return failf(exitUsage, "--where: the expression is empty")
+			}
+			if err := o.check(); err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.format, "format", "text", "how to print: text (a line for people) or json (an object a line)")
+	f.StringSliceVar(&o.kinds, "kinds", nil, "kinds of event to observe, with commas (default all): "+strings.Join(kindNames(), ","))
+	f.StringVar(&o.where, "where", "", "print only events that this SQL expression over the native columns is true of")
+	f.DurationVar(&o.duration, "duration", 0, "stop after this time, as 10s or 5m (default: run until stopped)")
+	f.StringVar(&o.source, "source", "auto", "where events come from: auto, ebpf or audit")
+	f.StringSliceVar(&o.tiers, "tier", nil, "attach a hook in this way only, as HOOK=TIER; goshawk check lists both, tier none means not at all")
+	f.StringSliceVar(&o.env, "env", nil, "environment variables to keep with each exec, by NAME, with commas (default none)")
+	f.IntVar(&o.ringSize, "ring-size", 0, "bytes of each of the two kernel rings, a power of two (default 4 MiB)")
+	f.Int64Var(&o.expiry, "events_expiry", 86_400, "seconds to keep events; 0 is for ever")
+	f.Int64Var(&o.maxRows, "events_max", 5_000_000, "rows to keep in each table of events; 0 is no bound")
+	f.Int64Var(&o.maxBytes, "events_max_bytes", 512<<20, "bytes that the store may take on disk; 0 is no bound")
+	o.flags(f)
+	return cmd
+}
+
+// kindNames are the kinds that a source observes.
+func kindNames() []string {
+	var names []string
+	for _, k := range event.Kinds {
+		if k.ID != event.KindLoss {
+			names = append(names, k.Name)
+		}
+	}
+	return names
+}
+
+// check finds wrong usage before anything is touched.
+func (o *runOptions) check() error {
+	switch {
+	case o.format != "text" && o.format != "json":
+		return failf(exitUsage, "--format: no format is called %q; formats are text, json", o.format)
+	case o.source == "audit":
+		return failf(exitUsage, "--source: audit is not built in yet; use auto or ebpf")
+	case o.source != "auto" && o.source != "ebpf":
+		return failf(exitUsage, "--source: no source is called %q; sources are auto, ebpf, audit", o.source)
+	case o.duration < 0:
+		return failf(exitUsage, "--duration: %v is before now", o.duration)
+	case o.ringSize != 0 && (o.ringSize < os.Getpagesize() || o.ringSize&(o.ringSize-1) != 0):
+		return failf(exitUsage, "--ring-size: %d is no power of two of at least %d", o.ringSize, os.Getpagesize())
+	case o.expiry < 0 || o.maxRows < 0 || o.maxBytes < 0:
+		return failf(exitUsage, "--events_expiry, --events_max, --events_max_bytes: a bound is not negative")
+	}
+	for _, name := range o.kinds {
+		if !slices.Contains(kindNames(), name) {
+			return failf(exitUsage, "--kinds: no kind is called %q; kinds are %s", name, strings.Join(kindNames(), ", "))
+		}
+	}
+	for _, s := range o.tiers {
+		if hook, tier, ok := strings.Cut(s, "="); !ok || hook == "" || tier == "" {
+			return failf(exitUsage, "--tier: %q is not HOOK=TIER", s)
+		}
+	}
+	for _, name := range o.env {
+		if name == "" || strings.ContainsAny(name, "=\x00") {
+			return failf(exitUsage, "--env: %q is no name of a variable", name)
+		}
+	}
+	if err := sensor.CheckTiers(o.forcedTiers()); err != nil {
+		return failf(exitUsage, "--tier: %w", err)
+	}
+	return nil
+}
+
+// kindIDs are the kinds asked for; nil is all.
+func (o *runOptions) kindIDs() []event.ID {
+	var ids []event.ID
+	for _, name := range o.kinds {
+		ids = append(ids, event.ByName(name).ID)
+	}
+	return ids
+}
+
+func (o *runOptions) forcedTiers() map[string]string {
+	tiers := make(map[string]string)
+	for _, s := range o.tiers {
+		hook, tier, _ := strings.Cut(s, "=")
+		tiers[hook] = tier
+	}
+	return tiers
+}

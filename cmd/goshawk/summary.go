@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/goshawk-project/goshawk/internal/agent"
+	"github.com/goshawk-project/goshawk/internal/event"
+)
+
+// printSummary says in three lines what a run amounted to.
+func printSummary(w io.Writer, s agent.Summary) {
+	total := uint64(0)
+	kinds := make([]string, 0, len(s.Events))
+	for _, k := range s.Events {
+		total += k.N
+		kinds = append(kinds, fmt.Sprintf("%s %d", k.Kind, k.N))
+	}
+	list := ""
+	if len(kinds) > 0 {
+		list = " (" + strings.Join(kinds, ", ") + ")"
+	}
+	fmt.Fprintf(w, "stopped: %d events%s in %s\n", total, list, seconds(s.Usage.Since))
+
+	if len(s.Losses) == 0 {
+		fmt.Fprintln(w, "lost: none")
+	} else {
+		var lost []string
+		for _, c := range s.Losses {
+			kind := "unknown"
+			if c.Kind != 0 {
+				kind = c.Kind.String()
+			}
+			lost = append(lost, fmt.Sprintf("%s %d (%s, %s)", kind, c.N, c.Source, c.Reason))
+		}
+		fmt.Fprintf(w, "lost: %s\n", strings.Join(lost, ", "))
+	}
+
+	share := 0.0
+	if s.Usage.Since > 0 {
+		share = 100 * float64(s.Usage.CPU) / float64(s.Usage.Since)
+	}
+	fmt.Fprintf(w, "cost: %s of CPU (%.1f %% of a core)", seconds(s.Usage.CPU), share)
+	if s.Usage.Peak > 0 {
+		fmt.Fprintf(w, ", peak memory %.1f MB", float64(s.Usage.Peak)/1e6)
+	}
+	fmt.Fprintln(w)
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
+
+// readyLine says on one line what the agent does now.
+func readyLine(source string, hooks []event.Hook, h *host) string {
+	works := 0
+	var idle []string
+	for _, k := range hooks {
+		if k.Tier != "" {
+			works++
+		} else {
+			idle = append(idle, k.Name)
+		}
+	}
+	line := fmt.Sprintf("ready: source=%s hooks=%d", source, works)
+	if len(idle) > 0 {
+		line += " missing=" + strings.Join(idle, ",")
+	}
+	return line + " store=" + h.store() + " socket=" + h.socketPath()
+}

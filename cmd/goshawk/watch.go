@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/goshawk-project/goshawk/internal/agent"
+	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/process"
+	"github.com/goshawk-project/goshawk/internal/procfs"
+	"github.com/goshawk-project/goshawk/internal/sensor"
+	"github.com/goshawk-project/goshawk/internal/sink"
+	"github.com/goshawk-project/goshawk/internal/store"
+)
+
+// watch is an agent's parts while it runs, in the order in which they were opened.
+type watch struct {
+	bootID    string
+	store     *store.Store
+	sensor    *sensor.Sensor
+	proc      *procfs.Dir
+	processes *process.Table
+}
+
+// open opens what the agent works with. On an error nothing stays open.
+func (o *runOptions) open(ctx context.Context, warn func(string)) (w *watch, err error) {
+	w = &watch{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	f := procfs.At("")
+	boot, err := f.BootID()
+	if err != nil {
+		return w, err
+	}
+	w.bootID = strings.ReplaceAll(boot, "-", "")
+	// The store first: its lock is what tells that another agent runs.
+	w.store, err = store.Open(store.Options{
+		Dir: o.store(), MaxAge: time.Duration(o.expiry) * time.Second, MaxRows: o.maxRows, MaxBytes: o.maxBytes, Warn: warn,
+	})
+	if err != nil {
+		return w, err
+	}
+	w.sensor, err = sensor.Open(sensor.Options{
+		Kinds: o.kindIDs(), Tiers: o.forcedTiers(), CriticalBytes: o.ringSize, BulkBytes: o.ringSize,
+		Env: o.env, BootID: w.bootID, FS: f,
+	})
+	if err != nil {
+		return w, sourceError(err)
+	}
+	if w.proc, err = f.Open(); err != nil {
+		return w, err
+	}
+	w.processes = process.New(process.Options{BootID: w.bootID, Lookup: lookup(w.proc)})
+	// What starts from here on is in the rings already.
+	if err = w.sensor.Seed(ctx, w.processes.Seed); err != nil {
+		return w, fmt.Errorf("read running processes: %w", err)
+	}
+	return w, nil
+}
+
+// sourceError gives an error of the sensor its exit code, and says what to do.
+func sourceError(err error) error {
+	var unsupported *sensor.Unsupported
+	switch {
+	case errors.As(err, &unsupported):
+		return failf(exitUnsupported, "%w; goshawk check says what this kernel lacks", err)
+	case !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES):
+		return err
+	case unix.Geteuid() != 0:
+		return failf(exitPrivilege, "%w: run as root", err)
+	}
+	return failf(exitPrivilege, "%w: this root may not use bpf(2); goshawk check says which capabilities are missing", err)
+}
+
+func (w *watch) close() error {
+	var errs []error
+	if w.sensor != nil {
+		errs = append(errs, w.sensor.Close())
+	}
+	if w.proc != nil {
+		errs = append(errs, w.proc.Close())
+	}
+	if w.store != nil {
+		errs = append(errs, w.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// run runs the agent in the foreground.
+func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error) {
+	warn := func(s string) { fmt.Fprintf(errOut, "goshawk: %s\n", s) }
+	var filter func(event.Event) bool
+	if o.where != "" {
+		c, err := newCondition(o.where, warn)
+		if err != nil {
+			return err
+		}
+		defer c.close()
+		filter = c.match
+	}
+	boundMemory()
+
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
+	signal.Ignore(syscall.SIGPIPE)
+
+	w, err := o.open(ctx, warn)
+	if err != nil {
+		return failed(err)
+	}
+	defer func() { err = failed(errors.Join(err, w.close())) }()
+
+	stdout := sink.NewStream(out, sink.Options{Name: "stdout", Encode: o.encoder(out, w.processes), Filter: filter})
+	a := agent.New(agent.Options{
+		Inputs:    []agent.Input{{Name: "ebpf", Source: w.sensor, Hooks: w.sensor.Hooks, Counts: w.sensor.Counts}},
+		Processes: w.processes,
+		Store:     w.store, StoreCounts: w.store.Counts,
+		Outputs: []agent.Output{{Name: "stdout", Sink: stdout, Counts: stdout.Counts, Close: stdout.Close}},
+		BootID:  w.bootID, Peak: procfs.At("").SelfPeak, Warn: warn,
+	})
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if o.duration > 0 {
+		defer time.AfterFunc(o.duration, cancel).Stop()
+	}
+	go func() { // ends with ctx
+		select {
+		case <-stdout.Failed():
+			cancel() // the reader went away
+		case <-ctx.Done():
+		}
+	}()
+	fmt.Fprintln(errOut, readyLine("ebpf", w.sensor.Hooks(), &o.host))
+	summary, err := a.Run(ctx)
+	printSummary(errOut, summary)
+	if errors.Is(err, syscall.EPIPE) {
+		return nil
+	}
+	return err
+}
+
+// encoder is how events are printed.
+func (o *runOptions) encoder(out io.Writer, processes *process.Table) sink.Encoder {
+	if o.format == "json" {
+		return sink.JSON
+	}
+	users := &userNames{}
+	text := &sink.Text{
+		Color: isTerminal(out) && os.Getenv("NO_COLOR") == "", Zone: time.Local,
+		User: users.name, Lineage: processes.AppendLineage,
+	}
+	return text.Append
+}
+
+// isTerminal reports whether w is a terminal (termios(3)).
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// The agent is to stay below 64 MB of resident memory under load. The rings, the binary's
+// own pages and SQLite take about 25 of them; what follows is for Go's heap, whose live
+// part is about 15 MB then. The limit is soft: past it the collector works harder.
+const (
+	gcPercent   = 50
+	memoryLimit = 44 << 20
+)
+
+// boundMemory tunes the collector unless the environment already has.
+func boundMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+}
