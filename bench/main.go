@@ -1,0 +1,168 @@
+// Command bench puts the same load on a host bare, with goshawk, and with auditd, in turn,
+// and prints what each costs: the load's own CPU time an operation as a ratio to bare, the
+// agent's CPU time and memory, and how much of the load it told of. It needs root, gcc and
+// Debian's auditd (`make bench` installs both), changes the kernel's audit rules while it
+// runs, and puts back what it found.
+//
+// It knows goshawk as a user does: through its commands.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// options are the flags.
+type options struct {
+	rounds  int
+	count   int
+	getpids int
+	workers int
+	idle    int
+	sides   string
+	binary  string
+	out     string
+}
+
+func run(ctx context.Context) error {
+	var o options
+	flag.IntVar(&o.rounds, "rounds", 7, "times that every side has its turn")
+	flag.IntVar(&o.count, "n", 20_000, "processes, and connections, in one turn")
+	flag.IntVar(&o.getpids, "getpids", 5_000_000, "getpid calls in one turn")
+	flag.IntVar(&o.workers, "workers", 4, "processes that make the load")
+	flag.IntVar(&o.idle, "idle", 10, "seconds that goshawk is watched doing nothing")
+	flag.StringVar(&o.sides, "sides", "bare,goshawk,goshawk-processes,auditd", "who has a turn; bare always has")
+	flag.StringVar(&o.binary, "goshawk", "", "goshawk binary to measure; built from this tree when empty")
+	flag.StringVar(&o.out, "out", "", "file to write the report to, in Markdown")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return fmt.Errorf("read arguments: unexpected %q", flag.Args())
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("start: must run as root")
+	}
+	dir, err := os.MkdirTemp("", "goshawk-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b := &bench{options: o, dir: dir}
+	if err := b.build(ctx); err != nil {
+		return err
+	}
+	if err := b.choose(); err != nil {
+		return err
+	}
+	kernel, err := openAudit(ctx)
+	if err != nil {
+		return err
+	}
+	if kernel != nil {
+		b.audit = kernel
+		defer func() {
+			if err := kernel.restore(); err != nil {
+				fmt.Fprintln(os.Stderr, "bench:", err)
+			}
+		}()
+	} else if b.has("auditd") {
+		return errors.New("find auditctl: not there; `apt-get install auditd`, or leave auditd out of -sides")
+	}
+	results, err := b.all(ctx)
+	if err != nil {
+		return err
+	}
+	rep := b.report(results)
+	fmt.Print(rep.text())
+	if o.out == "" {
+		return nil
+	}
+	if err := os.WriteFile(o.out, []byte(rep.markdown()), 0o644); err != nil {
+		return err
+	}
+	fmt.Printf("\nwritten to %s\n", o.out)
+	return nil
+}
+
+// bench is one comparison.
+type bench struct {
+	options
+	dir   string // all that is made
+	order []side
+	audit *audit // nil: the kernel's audit is not ours to set
+	turns int
+}
+
+func (b *bench) load() string    { return filepath.Join(b.dir, "load") }
+func (b *bench) nothing() string { return filepath.Join(b.dir, "nothing") }
+
+// build compiles the load, and goshawk when none was given.
+func (b *bench) build(ctx context.Context) error {
+	for _, args := range [][]string{
+		{"gcc", "-O2", "-Wall", "-static", "-o", b.load(), "bench/load.c"},
+		{"gcc", "-Os", "-Wall", "-static", "-nostdlib", "-o", b.nothing(), "bench/nothing.c"},
+	} {
+		if err := command(ctx, args...); err != nil {
+			return err
+		}
+	}
+	if b.binary != "" || !strings.Contains(b.sides, "goshawk") {
+		return nil
+	}
+	b.binary = filepath.Join(b.dir, "goshawk")
+	return command(ctx, "go", "build", "-trimpath", "-o", b.binary, "./cmd/goshawk")
+}
+
+// choose makes the sides asked for, bare first.
+func (b *bench) choose() error {
+	b.order = []side{&bare{}}
+	for _, name := range strings.Split(b.sides, ",") {
+		switch name {
+		case "bare", "":
+		case "goshawk":
+			b.order = append(b.order, &goshawk{title: name, bench: b})
+		case "goshawk-processes":
+			b.order = append(b.order, &goshawk{title: name, bench: b, kinds: "exec,fork,exit"})
+		case "auditd":
+			b.order = append(b.order, &auditd{bench: b})
+		default:
+			return fmt.Errorf("read -sides: no side is called %q; there are bare, goshawk, goshawk-processes, auditd", name)
+		}
+	}
+	return nil
+}
+
+func (b *bench) has(name string) bool {
+	for _, s := range b.order {
+		if s.name() == name {
+			return true
+		}
+	}
+	return false
+}
+
+// command runs a program and makes an error of what it says when it fails.
+func command(ctx context.Context, args ...string) error {
+	out, err := exec.CommandContext(ctx, args[0], args[1:]...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("run %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}

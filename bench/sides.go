@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// bare is the host alone.
+type bare struct{}
+
+func (*bare) name() string                { return "bare" }
+func (*bare) start(context.Context) error { return nil }
+func (*bare) tasks() []int                { return nil }
+func (*bare) stop() error                 { return nil }
+
+func (*bare) told(context.Context, load) (captured, generated int, err error) { return 0, 0, nil }
+
+// goshawk is `goshawk run`, its stream written to /dev/null and its store kept.
+type goshawk struct {
+	bench *bench
+	title string
+	kinds string // empty: all
+	cmd   *exec.Cmd
+	root  string
+	ended chan error // the summary has been read
+}
+
+func (g *goshawk) name() string { return g.title }
+
+func (g *goshawk) start(ctx context.Context) error {
+	var err error
+	if g.root, err = os.MkdirTemp(g.bench.dir, "root-"); err != nil {
+		return err
+	}
+	args := []string{"run", "--source", "ebpf", "--format", "json", "--root-dir", g.root}
+	if g.kinds != "" {
+		args = append(args, "--kinds", g.kinds)
+	}
+	g.cmd = exec.Command(g.bench.binary, args...)
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	g.cmd.Stdout = null
+	said, err := g.cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := g.cmd.Start(); err != nil {
+		g.cmd = nil
+		return err
+	}
+	ready := make(chan string, 1)
+	go func() { // ends with goshawk's standard error
+		s := bufio.NewScanner(said)
+		var first []string
+		for s.Scan() {
+			first = append(first, s.Text())
+			if strings.HasPrefix(s.Text(), "ready:") {
+				ready <- ""
+				break
+			}
+		}
+		for s.Scan() {
+		}
+		ready <- strings.Join(first, "; ")
+		close(ready)
+	}()
+	select {
+	case last := <-ready:
+		if last != "" {
+			return fmt.Errorf("goshawk said %q", last)
+		}
+		return nil
+	case <-time.After(20 * time.Second):
+		return errors.New("goshawk was not ready in 20 s")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (g *goshawk) tasks() []int {
+	if g.cmd == nil {
+		return nil
+	}
+	return []int{g.cmd.Process.Pid}
+}
+
+// told asks the running agent, as a user would.
+func (g *goshawk) told(ctx context.Context, l load) (captured, generated int, err error) {
+	n := g.bench.count
+	nothing, load := quote(g.bench.nothing()), quote(g.bench.load())
+	switch {
+	case l == process: // exec, fork and exit
+		captured, err = g.count(ctx, "SELECT (SELECT count(*) FROM exec_events WHERE time > 0 AND path = "+nothing+")"+
+			" + (SELECT count(*) FROM exit_events WHERE time > 0 AND path = "+nothing+")"+
+			" + (SELECT count(DISTINCT child_process_id) FROM fork_events WHERE time > 0 AND child_process_id IN"+
+			" (SELECT process_id FROM exec_events WHERE time > 0 AND path = "+nothing+")) AS n")
+		return captured, 3 * n, err
+	case l == connection && g.kinds == "": // connect, accept and both closes
+		captured, err = g.count(ctx, "SELECT count(*) AS n FROM network_events WHERE time > 0 AND path = "+load+
+			" AND kind IN ('connect', 'accept', 'close')")
+		return captured, 4 * n, err
+	}
+	return 0, 0, nil
+}
+
+// count runs a query whose answer is one number.
+func (g *goshawk) count(ctx context.Context, sql string) (int, error) {
+	out, err := exec.CommandContext(ctx, g.bench.binary, "query", "--root-dir", g.root, "--format", "json", sql).Output()
+	if err != nil {
+		var e *exec.ExitError
+		if errors.As(err, &e) {
+			return 0, fmt.Errorf("query: %w: %s", err, strings.TrimSpace(string(e.Stderr)))
+		}
+		return 0, fmt.Errorf("query: %w", err)
+	}
+	var rows []struct{ N string }
+	if err := json.Unmarshal(out, &rows); err != nil || len(rows) != 1 {
+		return 0, fmt.Errorf("read the answer %q: %w", out, err)
+	}
+	return strconv.Atoi(rows[0].N)
+}
+
+func (g *goshawk) stop() error {
+	if g.cmd == nil {
+		return nil
+	}
+	err := end(g.cmd, 30*time.Second)
+	g.cmd = nil
+	return errors.Join(err, os.RemoveAll(g.root))
+}
+
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

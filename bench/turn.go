@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A load is one sort of operation that is repeated.
+type load string
+
+const (
+	process    load = "process"
+	connection load = "connection"
+	getpid     load = "getpid"
+)
+
+var loads = []load{process, connection, getpid}
+
+// A side is one way to run the host while the load works. Its methods are called in the
+// order in which they stand, the first three once a turn.
+type side interface {
+	name() string
+	// start returns when the side watches.
+	start(ctx context.Context) error
+	// tasks are the processes that the side consists of, kernel threads among them.
+	tasks() []int
+	// told counts what the side kept of the load, and what of it the side set out to keep.
+	told(ctx context.Context, l load) (captured, generated int, err error)
+	stop() error
+}
+
+// A cost is what one load came to in one turn.
+type cost struct {
+	load  time.Duration // CPU time of the load, all operations
+	agent time.Duration // CPU time of the side's tasks
+	wall  time.Duration
+	n     int
+
+	captured, generated int
+}
+
+// A turn is one round of one side.
+type turn struct {
+	side   string
+	costs  map[load]cost
+	memory memory
+	idle   float64 // share of a core that the side's tasks took when nothing happened; -1 not measured
+	others float64 // share of the machine that was spent by nobody that we know
+}
+
+// all gives every side its turn, as often as there are rounds. The order moves on by one
+// each round, so that no side always follows the same one.
+func (b *bench) all(ctx context.Context) ([]turn, error) {
+	var out []turn
+	for r := range b.rounds {
+		for i := range b.order {
+			s := b.order[(i+r)%len(b.order)]
+			fmt.Fprintf(os.Stderr, "round %d of %d: %s\n", r+1, b.rounds, s.name())
+			t, err := b.turn(ctx, s, r)
+			if err != nil {
+				return nil, fmt.Errorf("measure %s: %w", s.name(), err)
+			}
+			out = append(out, t)
+		}
+	}
+	return out, nil
+}
+
+// turn starts a side, puts every load on it, and stops it.
+func (b *bench) turn(ctx context.Context, s side, round int) (t turn, err error) {
+	b.turns++
+	if b.audit != nil {
+		if err := b.audit.prepare(s.name() == "auditd"); err != nil {
+			return t, err
+		}
+	}
+	defer func() {
+		if e := s.stop(); err == nil && e != nil {
+			err = fmt.Errorf("stop: %w", e)
+		}
+	}()
+	if err := s.start(ctx); err != nil {
+		return t, fmt.Errorf("start: %w", err)
+	}
+	t = turn{side: s.name(), costs: map[load]cost{}, idle: -1}
+	machine, err := readMachine()
+	if err != nil {
+		return t, err
+	}
+	spent, err := cpuOf(s.tasks())
+	if err != nil {
+		return t, err
+	}
+	begun := spent
+	watch := watchMemory(s.tasks())
+	var known time.Duration
+	for _, l := range loads {
+		c, err := b.put(ctx, l)
+		if err != nil {
+			return t, err
+		}
+		after, err := settled(ctx, s.tasks())
+		if err != nil {
+			return t, err
+		}
+		c.agent, spent = after-spent, after
+		t.costs[l] = c
+		known += c.load
+	}
+	t.memory = watch.stop()
+	if t.others, err = machine.others(known + spent - begun); err != nil {
+		return t, err
+	}
+	if len(s.tasks()) > 0 && round == 0 && b.idle > 0 {
+		if t.idle, err = idleOf(ctx, s.tasks(), time.Duration(b.idle)*time.Second); err != nil {
+			return t, err
+		}
+	}
+	for _, l := range loads {
+		c := t.costs[l]
+		if c.captured, c.generated, err = s.told(ctx, l); err != nil {
+			return t, fmt.Errorf("count what was captured: %w", err)
+		}
+		t.costs[l] = c
+	}
+	return t, nil
+}
+
+// put runs one load to its end.
+func (b *bench) put(ctx context.Context, l load) (cost, error) {
+	c := cost{n: b.count}
+	args := []string{string(l), strconv.Itoa(b.count), strconv.Itoa(b.workers)}
+	switch l {
+	case process:
+		args = append(args, b.nothing())
+	case connection:
+		args = append(args, strconv.Itoa(1+b.turns%250))
+	case getpid:
+		c.n = b.getpids
+		args[1], args[2] = strconv.Itoa(b.getpids), "1"
+	}
+	cmd := exec.CommandContext(ctx, b.load(), args...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return c, fmt.Errorf("run load %s: %w", l, err)
+	}
+	var cpu, wall int64
+	if _, err := fmt.Sscanf(strings.TrimSpace(string(out)), "%d %d", &cpu, &wall); err != nil {
+		return c, fmt.Errorf("read %q of load %s: %w", out, l, err)
+	}
+	c.load, c.wall = time.Duration(cpu), time.Duration(wall)
+	return c, nil
+}
