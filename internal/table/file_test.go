@@ -2,9 +2,11 @@ package table
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -237,6 +239,51 @@ func TestFileStopsWithContext(t *testing.T) {
 	cancel()
 	if ok, err := c.Next(); ok || err != context.Canceled {
 		t.Errorf("Next = %v, %v; want %v", ok, err, context.Canceled)
+	}
+}
+
+// Directories that may not be read are one warning a scan, however many they are.
+func TestFileRefused(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: gives files to another user")
+	}
+	dir := tree(t, map[string]string{"open/f": "", "shut1/f": "", "shut2/f": ""})
+	for _, d := range []string{"shut1", "shut2"} {
+		if err := os.Chmod(filepath.Join(dir, d), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for up := dir; up != "/tmp" && up != "/"; up = filepath.Dir(up) {
+		if err := os.Chmod(up, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := fileTable(here())
+	q := whereLike(r, "path", dir+"/%%")
+	var warnings []string
+	q.Warn = func(s string) { warnings = append(warnings, s) }
+	runtime.LockOSThread() // the file system user is the thread's
+	if err := unix.Setfsuid(65534); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := tryScan(r, q)
+	if err := errors.Join(unix.Setfsuid(0), unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)); err != nil {
+		t.Fatal(err) // and let the thread end
+	}
+	runtime.UnlockOSThread()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var paths []string
+	for _, row := range cells(r, rows, "path") {
+		paths = append(paths, strings.TrimPrefix(row[0], dir))
+	}
+	slices.Sort(paths)
+	if diff := cmp.Diff([]string{"/open/", "/open/f", "/shut1/", "/shut2/"}, paths); diff != "" {
+		t.Error(diff)
+	}
+	if len(warnings) != 1 || !strings.HasPrefix(warnings[0], "Table file is incomplete: list ") {
+		t.Errorf("warnings %q, want one", warnings)
 	}
 }
 

@@ -2,6 +2,7 @@ package table
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
@@ -42,11 +43,13 @@ func newPathTable[T any](env *Env, name, doc string, columns []schema.Column[T])
 // Def implements schema.Relation.
 func (t *pathTable[T]) Def() *schema.Def { return t.def }
 
+var errUnconstrained = errors.New("path or directory must be constrained by =, IN or LIKE")
+
 // Open implements schema.Relation.
 func (t *pathTable[T]) Open(ctx context.Context, q *schema.Query) (schema.Cursor, error) {
 	search := t.search(q)
 	if search == nil {
-		return nil, fmt.Errorf("scan %s: path or directory must be constrained by =, IN or LIKE", t.def.Name)
+		return nil, errUnconstrained
 	}
 	scopes, err := t.env.scopes(t.def, q)
 	if err != nil {
@@ -54,7 +57,7 @@ func (t *pathTable[T]) Open(ctx context.Context, q *schema.Query) (schema.Cursor
 	}
 	next, stop := iter.Pull(func(yield func(target) bool) {
 		for _, s := range scopes {
-			f := finder{ctx: ctx, q: q, scope: s, yield: yield}
+			f := finder{ctx: ctx, q: q, table: t.def.Name, scope: s, yield: yield}
 			search(&f)
 			if f.stopped {
 				return
@@ -166,9 +169,11 @@ type target struct {
 type finder struct {
 	ctx     context.Context
 	q       *schema.Query
+	table   string
 	scope   *scope
 	yield   func(target) bool
 	stopped bool
+	refused bool // the user was told that a directory may not be read
 }
 
 // emit passes a file on; false says to stop.
@@ -207,16 +212,17 @@ func (f *finder) directory(dir string) bool {
 	return !f.stopped
 }
 
-// list calls each with the names in a directory. A directory that may not be read is a
-// warning; one that is not there is nothing.
+// list calls each with the names in a directory. The first directory that may not be read
+// is a warning; one that is not there is nothing.
 func (f *finder) list(dir string, each func(name string) bool) {
 	fd, err := f.scope.open(dir, true)
 	if err == nil {
 		err = names(fd, each)
 		unix.Close(fd)
 	}
-	if err == unix.EACCES || err == unix.EPERM {
-		f.q.Warning(fmt.Sprintf("list %q: %v", dir, err))
+	if (err == unix.EACCES || err == unix.EPERM) && !f.refused {
+		f.refused = true
+		f.q.Warning(fmt.Sprintf("Table %s is incomplete: list %q: %v", f.table, dir, err))
 	}
 }
 
