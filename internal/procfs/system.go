@@ -252,3 +252,14 @@ func Reopen(fd, flags int) (int, error) {
 		}
 	}
 }
+
+// Statfs is statfs(2) of what fd refers to. Kernels before 3.12, RHEL 7's among them,
+// refuse fstatfs(2) on O_PATH descriptors. It needs this process's own /proc, and waits
+// for as long as the file system does.
+func Statfs(fd int) (st unix.Statfs_t, err error) {
+	for {
+		if err = unix.Statfs("/proc/self/fd/"+strconv.Itoa(fd), &st); err != unix.EINTR {
+			return st, err
+		}
+	}
+}

@@ -71,22 +71,18 @@ func (s *sizes) of(path string, ask func() (unix.Statfs_t, error)) (unix.Statfs_
 }
 
 // statfs opens the root anew, for it may outlive the query that asked.
-func (env *Env) statfs(path string) (st unix.Statfs_t, err error) {
+func (env *Env) statfs(path string) (unix.Statfs_t, error) {
 	r, err := openRoot(env.HostRoot)
 	if err != nil {
-		return st, err
+		return unix.Statfs_t{}, err
 	}
 	defer r.close()
 	fd, err := r.open(path, true)
 	if err != nil {
-		return st, err
+		return unix.Statfs_t{}, err
 	}
 	defer unix.Close(fd)
-	for {
-		if err = unix.Fstatfs(fd, &st); err != unix.EINTR {
-			return st, err
-		}
-	}
+	return procfs.Statfs(fd)
 }
 
 // target follows the symbolic links that a device's name is (not those on its way), such
