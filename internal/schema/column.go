@@ -2,7 +2,6 @@ package schema
 
 import (
 	"strconv"
-	"time"
 	"unicode/utf8"
 )
 
@@ -37,7 +36,7 @@ type integer interface {
 }
 
 func def(name string, t Type, f Form, doc string, flags []Flag) ColumnDef {
-	d := ColumnDef{Name: name, Type: t, Form: f, Doc: doc}
+	d := ColumnDef{Name: name, Type: t, Form: f, Doc: doc, key: string(append(AppendString(nil, name), ':'))}
 	for _, x := range flags {
 		d.Flags |= x
 	}
@@ -175,7 +174,7 @@ func (c *Column[T]) AppendJSON(dst []byte, r T) []byte {
 		if s == "" {
 			return dst
 		}
-		dst = append(AppendString(dst, c.Name), ':')
+		dst = append(dst, c.key...)
 		switch c.Form {
 		case List:
 			return AppendList(dst, s)
@@ -189,13 +188,12 @@ func (c *Column[T]) AppendJSON(dst []byte, r T) []byte {
 		if n == 0 && c.Has(OmitZero) {
 			return dst
 		}
-		dst = append(AppendString(dst, c.Name), ':')
+		dst = append(dst, c.key...)
 		switch {
 		case c.Form == Boolean:
 			return strconv.AppendBool(dst, n != 0)
 		case c.Form == Timestamp:
-			dst = time.Unix(0, n).UTC().AppendFormat(append(dst, '"'), "2006-01-02T15:04:05.000000000Z07:00")
-			return append(dst, '"')
+			return append(appendTime(append(dst, '"'), n), '"')
 		case c.Type == UnsignedBigInt:
 			return strconv.AppendUint(dst, uint64(n), 10)
 		}
@@ -209,15 +207,57 @@ func (c *Column[T]) AppendJSON(dst []byte, r T) []byte {
 		if v.s == "" {
 			return dst
 		}
-		dst = append(AppendString(dst, c.Name), ':')
+		dst = append(dst, c.key...)
 		if c.Form == JSON {
 			return append(dst, v.s...)
 		}
 		return AppendString(dst, v.s)
 	case KindFloat:
-		return strconv.AppendFloat(append(AppendString(dst, c.Name), ':'), v.Float(), 'g', -1, 64)
+		return strconv.AppendFloat(append(dst, c.key...), v.Float(), 'g', -1, 64)
 	}
-	return strconv.AppendInt(append(AppendString(dst, c.Name), ':'), v.n, 10)
+	return strconv.AppendInt(append(dst, c.key...), v.n, 10)
+}
+
+// appendTime appends unix nanoseconds as RFC 3339 in UTC with all nine digits; several times
+// faster than time.AppendFormat, which every event would pay. The calendar is that of
+// https://howardhinnant.github.io/date_algorithms.html#civil_from_days.
+func appendTime(dst []byte, ns int64) []byte {
+	seconds := floorDiv(ns, 1e9)
+	fraction := ns - seconds*1e9
+	days := floorDiv(seconds, 86400)
+	rest := seconds - days*86400
+	z := days + 719468
+	era := floorDiv(z, 146097)
+	doe := z - era*146097
+	yoe := (doe - doe/1460 + doe/36524 - doe/146096) / 365
+	doy := doe - (365*yoe + yoe/4 - yoe/100)
+	mp := (5*doy + 2) / 153
+	day := doy - (153*mp+2)/5 + 1
+	month := mp + 3
+	if month > 12 {
+		month -= 12
+	}
+	year := yoe + era*400
+	if month <= 2 {
+		year++
+	}
+	dst = append(digits(dst, year, 4), '-')
+	dst = append(digits(dst, month, 2), '-')
+	dst = append(digits(dst, day, 2), 'T')
+	dst = append(digits(dst, rest/3600, 2), ':')
+	dst = append(digits(dst, rest/60%60, 2), ':')
+	dst = append(digits(dst, rest%60, 2), '.')
+	return append(digits(dst, fraction, 9), 'Z')
+}
+
+// digits appends n in decimal with leading zeros.
+func digits(dst []byte, n int64, width int) []byte {
+	var b [9]byte
+	for i := width - 1; i >= 0; i-- {
+		b[i] = '0' + byte(n%10)
+		n /= 10
+	}
+	return append(dst, b[:width]...)
 }
 
 // AppendList appends a JSON array of the strings in list, each of which ends in NUL.

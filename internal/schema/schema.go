@@ -70,6 +70,8 @@ type ColumnDef struct {
 	Doc     string   // one phrase, no full stop
 	Aliases []string // further hidden names of the same cell
 	Collate string   // "", "nocase", "version", "version_dpkg" …
+
+	key string // `"name":`, as JSON wants it before the cell
 }
 
 // Has reports whether all flags f are set.
