@@ -85,12 +85,9 @@ func (r *report) tryHooks(f procfs.FS) int {
 	}
 	works := 0
 	var idle []string
-	for _, h := range hooks {
-		text := hookText{Source: h.Source, Name: h.Name, Tier: h.Tier, Best: h.Best, Refused: h.Refused}
-		for _, k := range h.Kinds {
-			text.Kinds = append(text.Kinds, k.String())
-		}
-		r.Hooks = append(r.Hooks, text)
+	for i := range hooks {
+		h := &hooks[i]
+		r.Hooks = append(r.Hooks, textOf(h))
 		if h.Tier != "" {
 			works++
 		} else {

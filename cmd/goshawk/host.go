@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/goshawk-project/goshawk/internal/ctl"
 	"github.com/goshawk-project/goshawk/internal/store"
 )
 
@@ -41,12 +42,13 @@ func (h *host) socketPath() string {
 // failed gives an error the exit code that belongs to its cause.
 func failed(err error) error {
 	var exit *exitError
+	var inUse *ctl.ErrInUse
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &exit):
 		return err
-	case errors.Is(err, store.ErrLocked):
+	case errors.Is(err, store.ErrLocked), errors.As(err, &inUse):
 		return &exitError{exitBusy, err}
 	case errors.Is(err, store.ErrDenied) && unix.Geteuid() != 0:
 		return failf(exitPrivilege, "%w: run as root, or give --root-dir a directory of your own", err)

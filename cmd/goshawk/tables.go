@@ -32,7 +32,7 @@ cheaper, or change what it looks at.`,
 			if format != "table" && format != "json" {
 				return failf(exitUsage, "no format is called %q; formats are table, json", format)
 			}
-			all := relations(nil)
+			all := relations(nil, nil)
 			if len(args) == 0 {
 				return failed(listTables(cmd.OutOrStdout(), all, format))
 			}

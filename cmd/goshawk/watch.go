@@ -133,6 +133,12 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 		BootID:  w.bootID, Peak: procfs.At("").SelfPeak, Warn: warn,
 	})
 
+	answers, err := serve(o.socketPath(), a, w.store)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, answers.close()) }()
+
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if o.duration > 0 {
