@@ -1,0 +1,58 @@
+# Two commands matter: `make run` and `make test`. `make help` lists the others.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := help
+.PHONY: help run build test test-kernels bpf bench docs check clean
+
+export CGO_ENABLED := 0
+
+# Without a repository that git will read (a tarball, another user's clone) there is no
+# commit to stamp, and go build would fail.
+VCS := $(shell git status --porcelain >/dev/null 2>&1 && echo auto || echo false)
+
+BPF_PACKAGES := clang-19 llvm-19 libbpf-dev
+TEST_PACKAGES := iproute2 gcc libc6-dev
+BENCH_PACKAGES := gcc libc6-dev auditd
+KERNEL_PACKAGES := qemu-system-x86 busybox-static cpio
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+
+build: ## build bin/goshawk: needs Go and nothing else
+	go build -trimpath -buildvcs=$(VCS) -o bin/goshawk ./cmd/goshawk
+
+run: build ## build, and watch this host until Ctrl-C (as root); ARGS="--kinds exec" and so on
+	@if [ "$$(id -u)" = 0 ]; then exec bin/goshawk run $(ARGS); \
+	elif command -v sudo >/dev/null; then exec sudo bin/goshawk run $(ARGS); \
+	else echo "goshawk run needs root: run 'make run' as root" >&2; exit 4; fi
+
+# One package after the other: live tests watch the whole host, and would see and slow
+# each other. -count=1, since a cached result says nothing about this kernel.
+test: ## run all tests; as root the live ones too; installs what they need
+	@.ci/install $(TEST_PACKAGES)
+	go test -json -count=1 -p 1 -timeout 9m $(ARGS) ./... | go run .ci/report.go
+
+test-kernels: ## run the live tests in stock kernels under QEMU; K=6.1 for one
+	@.ci/install $(KERNEL_PACKAGES)
+	K=$(K) go test -json -count=1 -tags kernels -timeout 60m $(ARGS) ./kerneltest | go run .ci/report.go
+
+bpf: ## compile the BPF programs anew, and write their Go twins
+	@.ci/install $(BPF_PACKAGES)
+	go generate ./bpf
+
+bench: ## measure what goshawk costs beside auditd (root, 5 minutes), and write docs/performance.md
+	@.ci/install $(BENCH_PACKAGES)
+	go run ./bench -out docs/performance.md $(ARGS)
+
+docs: ## write the generated references in docs/
+	go test -count=1 -run '^TestReferences$$' . -update
+
+check: ## gofmt, vet, staticcheck, govulncheck
+	@out=$$(gofmt -l . .ci); [ -z "$$out" ] || { echo "not formatted, run gofmt -w:" $$out >&2; exit 1; }
+	go vet ./...
+	go vet .ci/report.go
+	go tool staticcheck ./...
+	@.ci/vulnerabilities
+
+clean: ## remove what was built
+	rm -rf bin
