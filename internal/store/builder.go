@@ -12,7 +12,7 @@ import (
 const (
 	blockRows   = 1000      // zstd gains little beyond, and a scan of two columns stays in cache
 	blockBytes  = 512 << 10 // raw text after which a block ends early: long arguments must not make it huge
-	maxText     = 16 << 20  // one string; the kernel bounds all arguments of an execve to 6 MiB
+	maxText     = 8 << 20   // longer strings are cut; the kernel bounds all arguments of an execve to 6 MiB
 	rowOverhead = 32        // bytes that the numbers of a row take in a builder, about
 )
 

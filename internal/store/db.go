@@ -24,7 +24,7 @@ const (
 	formatVersion = 1
 
 	// maxBlob bounds one value that SQLite may read: the largest block, with room.
-	maxBlob = 96 << 20
+	maxBlob = 64 << 20
 )
 
 // A block is a row of `block`, the directory, with a row of `data`. Blocks of a stream
@@ -134,7 +134,7 @@ func prepareDB(c *sqlite3.Conn, path string) error {
 	case format > formatVersion:
 		return &NewerError{Path: path, Have: int(format), Known: formatVersion}
 	}
-	if err := c.Exec(`PRAGMA journal_mode=wal; PRAGMA synchronous=full; PRAGMA journal_size_limit=4194304; PRAGMA secure_delete=off;`); err != nil {
+	if err := c.Exec(`PRAGMA journal_mode=wal; PRAGMA synchronous=full; PRAGMA journal_size_limit=2097152; PRAGMA wal_autocheckpoint=512; PRAGMA secure_delete=off;`); err != nil {
 		return err
 	}
 	if tables > 0 {

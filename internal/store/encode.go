@@ -24,8 +24,8 @@ import (
 const blockVersion = 1
 
 const (
-	minPack  = 128 // shorter parts are not worth a zstd frame (13 bytes and a table)
-	maxPart  = 64 << 20
+	minPack  = 128      // shorter parts are not worth a zstd frame (13 bytes and a table)
+	maxPart  = 16 << 20 // of a block of blockBytes, the last string of which is maxText
 	crcBytes = 4
 )
 
@@ -102,13 +102,18 @@ func (p *packer) pack(b *builder) packed {
 	out = binary.AppendUvarint(out, uint64(b.rows))
 	out = binary.AppendUvarint(out, uint64(columns))
 	out = append(append(out, p.head...), p.body...)
-	out = binary.LittleEndian.AppendUint32(out, crc32.Checksum(out, castagnoli))
+	out = sealed(out)
 	if cap(p.body) > 2*blockBytes { // a rare huge block
 		p.body, p.part, p.frame = nil, nil, nil
 	}
 	span := b.span
 	span.kinds = slices.Clone(span.kinds) // the builder will use its own again
 	return packed{stream: b.stream, rows: b.rows, span: span, data: out}
+}
+
+// sealed appends the checksum of b.
+func sealed(b []byte) []byte {
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
 // add appends a part to the body, compressed when that pays, and its lengths to the head:

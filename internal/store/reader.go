@@ -172,7 +172,7 @@ func (c *conn) setUp(path string) error {
 		return err
 	}
 	if c.next, _, err = c.db.PrepareFlags(nextSQL, sqlite3.PREPARE_PERSISTENT); err != nil {
-		return err
+		return notOurs(err)
 	}
 	c.block.zstd, err = newDecoder()
 	return err

@@ -13,7 +13,7 @@ import (
 
 const (
 	writeCacheKB = 1024
-	walBytes     = 4 << 20 // the write-ahead log's usual size, part of Options.MaxBytes
+	walBytes     = 4 << 20 // of Options.MaxBytes are for the write-ahead log, begun anew after 2 MB
 )
 
 // writer is the goroutine that puts events on disk. All but s.mu's is its own.
@@ -106,6 +106,7 @@ func (w *writer) flush() (again bool) {
 		w.failed(err)
 	} else {
 		w.succeeded(eid)
+		w.publish()
 	}
 	for _, c := range waiters {
 		c.done <- err
