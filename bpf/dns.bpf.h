@@ -46,6 +46,8 @@ static __always_inline int emit_dns(struct __sk_buff *skb, bool answer, u16 fami
 		r->head.flags |= FLAG_ARGS_CUT;
 	}
 	r->payload.off = sizeof(*r);
+	/* keep the compiler from sharing a comparison made in another register */
+	asm volatile("" : "+r"(n));
 	if (n > 0 && n <= room && !bpf_skb_load_bytes(skb, off, (u8 *)r + sizeof(*r), n))
 		r->payload.len = n;
 	bpf_ringbuf_submit(r, 0);

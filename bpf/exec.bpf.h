@@ -34,6 +34,8 @@ static __always_inline u32 put_user(struct build *b, unsigned long from, u32 len
 			break;
 		if (n > len - done)
 			n = len - done;
+		/* before 6.8 the verifier forgets what a comparison of differences proved */
+		asm volatile("" : "+r"(n));
 		if (n > CHUNK)
 			break;
 		if (bpf_probe_read_user(&b->data[(off + done) & BUILD_MASK], n, (void *)(from + done)))
@@ -85,10 +87,9 @@ static __always_inline void fill_image(struct build *b, u32 slot, struct rec_exe
 		r->head.flags |= FLAG_PATH_CUT;
 	if (fs) {
 		if (!put_path(b, slot, BPF_CORE_READ(fs, pwd.mnt), BPF_CORE_READ(fs, pwd.dentry), &r->cwd))
-			r->head.flags |= FLAG_PATH_CUT;
+			r->head.flags |= FLAG_CWD_CUT;
 	} else {
-		r->cwd.off = b->off;
-		r->cwd.len = 0;
+		r->cwd.off = r->cwd.len = 0;
 	}
 	r->filename.off = r->args.off = r->env.off = b->off;
 	r->filename.len = r->args.len = r->env.len = 0;
@@ -120,7 +121,7 @@ static __always_inline int emit_exec(struct task_struct *t, struct linux_binprm 
 	filename = BPF_CORE_READ(bprm, filename);
 	interp = BPF_CORE_READ(bprm, interp);
 	if (!put_kernel_str(b, filename, &r->filename))
-		r->head.flags |= FLAG_PATH_CUT;
+		r->head.flags |= FLAG_FILENAME_CUT;
 	if (filename != interp)
 		r->head.flags |= FLAG_SCRIPT;
 

@@ -1,23 +1,34 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
 /* Processes ended. sched_process_exit fires in do_exit() (kernel/exit.c) for every thread,
- * after signal->live was counted down. Two last threads may both see it at zero on kernels
- * before 6.16 (which pass group_dead); user space drops the second record.
+ * after signal->live was counted down. From 6.16 it tells which thread counted it to zero;
+ * before, two last threads may both see it at zero, and user space drops the second record.
  */
 
 #define SIGNAL_GROUP_EXIT 0x00000004
 
-static __always_inline int emit_exit(struct task_struct *t)
+struct trace_event_raw_sched_process_exit {
+	bool group_dead;
+} __attribute__((preserve_access_index));
+
+static __always_inline bool is_last(struct task_struct *t, unsigned long long *args)
+{
+	struct trace_event_raw_sched_process_exit *e = NULL;
+
+	if (bpf_core_field_exists(e->group_dead))
+		return args[1] & 0xff;
+	return !BPF_CORE_READ(t, signal, live.counter);
+}
+
+static __always_inline int emit_exit(struct task_struct *t, unsigned long long *args)
 {
 	struct task_struct *leader;
 	struct signal_struct *sig;
 	struct rec_exit *r;
 	u32 code;
 
-	if (!wanted(KIND_EXIT))
+	if (!wanted(KIND_EXIT) || !is_last(t, args))
 		return 0;
 	sig = BPF_CORE_READ(t, signal);
-	if (BPF_CORE_READ(sig, live.counter))
-		return 0;
 	COUNT(KIND_EXIT, generated);
 	r = bpf_ringbuf_reserve(&critical, sizeof(*r), 0);
 	if (!r) {
@@ -52,11 +63,11 @@ static __always_inline int emit_exit(struct task_struct *t)
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit_tp_btf, struct task_struct *t)
 {
-	return emit_exit(t);
+	return emit_exit(t, ctx);
 }
 
 SEC("raw_tp/sched_process_exit")
 int BPF_PROG(on_exit_raw_tp, struct task_struct *t)
 {
-	return emit_exit(t);
+	return emit_exit(t, ctx);
 }

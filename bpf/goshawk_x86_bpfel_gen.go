@@ -33,6 +33,8 @@ const (
 	GoshawkFlagFLAG_ENV_CUT      GoshawkFlag = 64
 	GoshawkFlagFLAG_CORE         GoshawkFlag = 128
 	GoshawkFlagFLAG_ANONYMOUS    GoshawkFlag = 256
+	GoshawkFlagFLAG_CWD_CUT      GoshawkFlag = 512
+	GoshawkFlagFLAG_FILENAME_CUT GoshawkFlag = 1024
 )
 
 type GoshawkKind uint32
@@ -166,6 +168,7 @@ const (
 	GoshawkMapCritical            = "critical"
 	GoshawkMapOwners              = "owners"
 	GoshawkMapPeers               = "peers"
+	GoshawkMapTold                = "told"
 	GoshawkProgOnAccept4Exit      = "on_accept4_exit"
 	GoshawkProgOnAccept4PairEnter = "on_accept4_pair_enter"
 	GoshawkProgOnAccept4PairExit  = "on_accept4_pair_exit"
@@ -291,6 +294,7 @@ type GoshawkMapSpecs struct {
 	Critical *ebpf.MapSpec `ebpf:"critical"`
 	Owners   *ebpf.MapSpec `ebpf:"owners"`
 	Peers    *ebpf.MapSpec `ebpf:"peers"`
+	Told     *ebpf.MapSpec `ebpf:"told"`
 }
 
 // GoshawkVariableSpecs contains global variables before they are loaded into the kernel.
@@ -338,6 +342,7 @@ type GoshawkMaps struct {
 	Critical *ebpf.Map `ebpf:"critical"`
 	Owners   *ebpf.Map `ebpf:"owners"`
 	Peers    *ebpf.Map `ebpf:"peers"`
+	Told     *ebpf.Map `ebpf:"told"`
 }
 
 func (m *GoshawkMaps) Close() error {
@@ -349,6 +354,7 @@ func (m *GoshawkMaps) Close() error {
 		m.Critical,
 		m.Owners,
 		m.Peers,
+		m.Told,
 	)
 }
 

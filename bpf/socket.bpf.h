@@ -37,8 +37,6 @@ volatile u32 no_state_hook;
 enum state {
 	STATE_CONNECTING = 1,
 	STATE_OPEN = 2,
-	STATE_FAILED = 3,   /* by the caller's own call, whose exit will tell the errno */
-	STATE_REPORTED = 4, /* told; the exit of the call has nothing to add */
 };
 
 struct owner {
@@ -55,6 +53,26 @@ struct {
 	__type(key, u64); /* address of the struct sock */
 	__type(value, struct owner);
 } owners SEC(".maps");
+
+/* Connects that failed below their call and were told then, by thread: the exit of the call,
+ * or of the one that asks for the outcome, has nothing to add. Not every connect has such an
+ * exit (io_uring, TCP fast open, getsockopt), hence LRU.
+ */
+struct told {
+	u64 sock;
+	u64 time;
+	int err;
+	u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u32);
+	__type(value, struct told);
+} told SEC(".maps");
+
+#define TOLD_NS 1000000000 /* a caller learns of the failure sooner than that */
 
 struct peer {
 	u64 cookie;
@@ -155,6 +173,7 @@ static __always_inline int on_state(const struct sock *sk, int old, int new)
 {
 	struct owner *o, fresh;
 	u64 key = (u64)sk, now;
+	struct told t = {};
 	int err;
 
 	if (new == TCP_SYN_SENT) {
@@ -183,22 +202,27 @@ static __always_inline int on_state(const struct sock *sk, int old, int new)
 		o->since = now;
 		return 0;
 	}
+	/* Whoever deletes the owner reports: accept_done() may be at it on another CPU. The copy
+	 * is ours when the deleted element is somebody else's already.
+	 */
+	fresh = *o;
+	if (bpf_map_delete_elem(&owners, &key))
+		return 0;
 	err = BPF_CORE_READ(sk, sk_err);
-	if (o->state == STATE_OPEN) {
-		emit_owned(sk, o, KIND_CLOSE, -err, now);
-	} else if (o->state == STATE_CONNECTING) {
-		if (!err && o->in_call) { /* refused by our own side: the call's exit knows why */
-			o->state = STATE_FAILED;
-			return 0;
-		}
-		if (err) /* else closed undecided, which was told as in progress */
-			emit_owned(sk, o, KIND_CONNECT, -err, now);
-		if (o->in_call) {
-			o->state = STATE_REPORTED;
-			return 0;
-		}
+	if (fresh.state == STATE_OPEN) {
+		emit_owned(sk, &fresh, KIND_CLOSE, -err, now);
+		return 0;
 	}
-	bpf_map_delete_elem(&owners, &key);
+	/* Without an error, either the call itself failed and its exit will tell why, or the
+	 * socket was closed undecided, which was told as in progress.
+	 */
+	if (!err)
+		return 0;
+	emit_owned(sk, &fresh, KIND_CONNECT, -err, now);
+	t.sock = key;
+	t.time = now;
+	t.err = -err;
+	bpf_map_update_elem(&told, &fresh.head.tid, &t, BPF_ANY);
 	return 0;
 }
 
@@ -353,6 +377,19 @@ SHARED void emit_call(struct task_struct *t, const struct sock *sk, u16 kind, lo
 	bpf_ringbuf_submit(r, 0);
 }
 
+static __always_inline bool was_told(struct task_struct *t, u64 sock, int err)
+{
+	u32 tid = BPF_CORE_READ(t, pid);
+	struct told *s = bpf_map_lookup_elem(&told, &tid);
+	bool same;
+
+	if (!s)
+		return false;
+	same = s->sock == sock && s->err == err && bpf_ktime_get_boot_ns() - s->time < TOLD_NS;
+	bpf_map_delete_elem(&told, &tid);
+	return same;
+}
+
 SHARED int connect_done(struct call *c, long ret)
 {
 	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
@@ -368,7 +405,7 @@ SHARED int connect_done(struct call *c, long ret)
 	if (!sk)
 		return 0;
 	if (no_state_hook || !is_tcp(BPF_CORE_READ(sk, __sk_common.skc_family), protocol_of(sk))) {
-		u16 family = AF_UNSPEC;
+		u16 family = AF_INET;
 
 		/* connect(AF_UNSPEC) takes a datagram socket's peer away */
 		bpf_probe_read_user(&family, sizeof(family), (void *)c->address);
@@ -376,30 +413,21 @@ SHARED int connect_done(struct call *c, long ret)
 			emit_call(t, sk, KIND_CONNECT, ret, c);
 		return 0;
 	}
+	if (!ret)
+		return 0; /* told when the handshake ended */
 	key = (u64)sk;
 	o = bpf_map_lookup_elem(&owners, &key);
-	if (!ret) {
-		if (o && o->state == STATE_REPORTED)
-			bpf_map_delete_elem(&owners, &key);
-		return 0; /* told when the handshake ended */
-	}
-	if (!o) {
-		if (wanted(KIND_CONNECT))
-			emit_call(t, sk, KIND_CONNECT, ret, c);
+	if (o) {
+		/* It goes on without the call: it would block, or a signal or a time limit ended it. */
+		if (o->state == STATE_CONNECTING && o->in_call) {
+			o->in_call = 0;
+			emit_owned(sk, o, KIND_CONNECT, -EINPROGRESS, bpf_ktime_get_boot_ns());
+		}
 		return 0;
 	}
-	if (o->state == STATE_CONNECTING) {
-		o->in_call = 0;
-		if (ret == -ERESTARTSYS || ret == -EINTR)
-			ret = -EINPROGRESS;
-		emit_owned(sk, o, KIND_CONNECT, ret, bpf_ktime_get_boot_ns());
-	} else if (o->state == STATE_FAILED) {
-		if (wanted(KIND_CONNECT))
-			emit_call(t, sk, KIND_CONNECT, ret, c);
-		bpf_map_delete_elem(&owners, &key);
-	} else if (o->state == STATE_REPORTED) {
-		bpf_map_delete_elem(&owners, &key);
-	}
+	if (was_told(t, key, ret) || !wanted(KIND_CONNECT))
+		return 0;
+	emit_call(t, sk, KIND_CONNECT, ret, c);
 	return 0;
 }
 
@@ -439,14 +467,8 @@ SHARED int accept_done(struct call *c, long ret)
 		return 0;
 	}
 	/* Reset by its peer before it was accepted: its change of state went by unowned. */
-	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE) {
-		struct owner *o = bpf_map_lookup_elem(&owners, &key);
-
-		if (o) {
-			emit_owned(sk, o, KIND_CLOSE, -BPF_CORE_READ(sk, sk_err), fresh.since);
-			bpf_map_delete_elem(&owners, &key);
-		}
-	}
+	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE && !bpf_map_delete_elem(&owners, &key))
+		emit_owned(sk, &fresh, KIND_CLOSE, -BPF_CORE_READ(sk, sk_err), fresh.since);
 	return 0;
 }
 
@@ -617,11 +639,18 @@ SHARED int on_datagram(struct bpf_sock_addr *ctx, u16 family)
 	r->type = SOCK_DGRAM;
 	r->protocol = ctx->protocol;
 	r->fd = -1;
-	r->netns = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), nsproxy, net_ns, ns.inum);
 	r->path.off = sizeof(*r);
 	__builtin_memcpy(r->remote, p.address, sizeof(r->remote));
 	r->remote_port = p.port;
 	if (ctx->sk) {
+		struct bpf_sock *checked = ctx->sk;
+		struct sock *sk;
+
+		/* Read it from the stack: the verifier takes that for a number, which may point
+		 * anywhere in a struct sock, and not only into what bpf_sock shows of it.
+		 */
+		bpf_probe_read_kernel(&sk, sizeof(sk), &checked);
+		r->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 		r->local_port = ctx->sk->src_port;
 		if (family == AF_INET) {
 			*(u32 *)r->local = ctx->sk->src_ip4;

@@ -30,7 +30,7 @@ enum kind {
 /* Bits of rec_head.flags. */
 enum flag {
 	FLAG_ARGS_CUT = 1 << 0,	    /* fewer argument bytes than args_length */
-	FLAG_PATH_CUT = 1 << 1,	    /* path, cwd or filename was cut */
+	FLAG_PATH_CUT = 1 << 1,	    /* the first names of path were cut */
 	FLAG_MEMFD = 1 << 2,	    /* executed from memfd_create(2) */
 	FLAG_SCRIPT = 1 << 3,	    /* the file is the interpreter of filename */
 	FLAG_USER_ADDRESS = 1 << 4, /* the address was read from user memory */
@@ -38,6 +38,8 @@ enum flag {
 	FLAG_ENV_CUT = 1 << 6,
 	FLAG_CORE = 1 << 7,	    /* exit: a core was dumped */
 	FLAG_ANONYMOUS = 1 << 8,    /* no process is known: head holds time and kind only */
+	FLAG_CWD_CUT = 1 << 9,	    /* the first names of cwd were cut */
+	FLAG_FILENAME_CUT = 1 << 10,
 };
 
 typedef __u64 wire_boottime; /* ns since boot, CLOCK_BOOTTIME */
@@ -77,7 +79,7 @@ struct rec_exec {
 	struct rec_head head;
 	__u64 inode;
 	__u64 args_length; /* of all arguments with their NULs */
-	struct span path;  /* names from the file up to the root, each with its NUL */
+	struct span path;  /* names from the file up to the root, each with its NUL; off 0: none */
 	struct span cwd;   /* the same */
 	struct span filename;
 	struct span args;

@@ -5,8 +5,13 @@
 #ifndef GOSHAWK_PATH_H
 #define GOSHAWK_PATH_H
 
-/* Names of one path take at most PATH_MAX bytes, so that many steps see any of them. */
-#define PATH_STEPS 2100
+/* A path has at most PATH_MAX bytes when it is looked up at once, so that many steps see
+ * any such. One that was made by changing directory again and again may be longer: it is cut.
+ * Two loops of few turns in place of one of many: the verifier walks each on its own, and
+ * there is one look-up and one call for WALK_STEPS names.
+ */
+#define WALK_STEPS 48
+#define WALKS 44
 #define PATH_BYTES 4096
 #define NAME_BYTES 256
 
@@ -34,44 +39,59 @@ struct {
 
 volatile const u32 iterator_slot;
 
-/* walk_step writes one name, or goes up one mount. It returns 0 to go on, 1 at the root,
- * 2 when the path is cut. A global function: the verifier looks at it once.
+/* walk writes up to WALK_STEPS names, going up a mount where one ends. It returns 0 to go
+ * on, 1 at the root, 2 when the path is cut. A global function: the verifier looks at it once.
  */
-__noinline int walk_step(u32 slot)
+__noinline int walk(u32 slot)
 {
 	struct build *b = bpf_map_lookup_elem(&builds, &slot);
-	struct dentry *dentry, *parent;
-	const unsigned char *name;
+	struct dentry *dentry, *root, *parent;
 	struct mount *mount, *up;
+	int done = 0;
 	u32 off;
 	long n;
 
 	if (!b)
 		return 2;
 	dentry = b->dentry;
-	if (dentry == b->root) {
-		mount = b->mount;
-		up = BPF_CORE_READ(mount, mnt_parent);
-		if (up == mount || !up)
-			return 1;
-		b->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-		b->mount = up;
-		b->root = BPF_CORE_READ(up, mnt.mnt_root);
-		return 0;
-	}
-	parent = BPF_CORE_READ(dentry, d_parent);
+	root = b->root;
+	mount = b->mount;
 	off = b->off;
-	if (off >= b->limit)
-		return 2;
-	name = BPF_CORE_READ(dentry, d_name.name);
-	n = bpf_probe_read_kernel_str(&b->data[off & BUILD_MASK], NAME_BYTES, name);
-	if (n <= 0)
-		return 2;
-	b->off = off + n;
-	if (parent == dentry || !parent) /* memfd, pipe, or detached */
-		return 1;
-	b->dentry = parent;
-	return 0;
+	for (int i = 0; i < WALK_STEPS; i++) {
+		if (dentry == root) {
+			up = BPF_CORE_READ(mount, mnt_parent);
+			if (up == mount || !up) {
+				done = 1;
+				break;
+			}
+			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+			mount = up;
+			root = BPF_CORE_READ(up, mnt.mnt_root);
+			continue;
+		}
+		if (off >= b->limit) {
+			done = 2;
+			break;
+		}
+		n = bpf_probe_read_kernel_str(&b->data[off & BUILD_MASK], NAME_BYTES,
+					      BPF_CORE_READ(dentry, d_name.name));
+		if (n <= 0) {
+			done = 2;
+			break;
+		}
+		off += n;
+		parent = BPF_CORE_READ(dentry, d_parent);
+		if (parent == dentry || !parent) { /* memfd, pipe, or detached */
+			done = 1;
+			break;
+		}
+		dentry = parent;
+	}
+	b->dentry = dentry;
+	b->root = root;
+	b->mount = mount;
+	b->off = off;
+	return done;
 }
 
 /* put_path appends the names of a path, leaf first; reports whether it is whole. */
@@ -81,12 +101,12 @@ static __always_inline bool put_path(struct build *b, u32 slot, struct vfsmount 
 	int r = 2;
 
 	s->off = b->off;
-	b->limit = b->off + PATH_BYTES + NAME_BYTES;
+	b->limit = b->off + PATH_BYTES;
 	b->dentry = dentry;
 	b->mount = (void *)mnt - bpf_core_field_offset(struct mount, mnt);
 	b->root = BPF_CORE_READ(mnt, mnt_root);
-	for (int i = 0; i < PATH_STEPS; i++) {
-		r = walk_step(slot);
+	for (int i = 0; i < WALKS; i++) {
+		r = walk(slot);
 		if (r)
 			break;
 	}

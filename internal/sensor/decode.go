@@ -15,6 +15,9 @@ import (
 // errShort says that a record ends before its structure or its spans do.
 var errShort = errors.New("record is shorter than it says")
 
+// errKind says that no decoder is for this kind.
+var errKind = errors.New("record is of an unknown kind")
+
 // decoder turns records into events. Records are untrusted: every length is checked, and
 // the only memory read is the record's own.
 type decoder struct {
@@ -26,6 +29,7 @@ type decoder struct {
 	paths   interner
 	addrs   map[[17]byte]string
 	ttys    map[uint64]string
+	exits   recent
 	sun     []byte
 	count   [bpf.GoshawkKindKIND_MAX]tally
 }
@@ -47,9 +51,10 @@ func (d *decoder) record(raw []byte, dr *drain) error {
 		return errShort
 	}
 	head := as[bpf.GoshawkRecHead](raw)
-	if int(head.Size) > len(raw) {
+	if int(head.Size) > len(raw) || head.Size < uint32(unsafe.Sizeof(*head)) {
 		return errShort
 	}
+	raw = raw[:head.Size]
 	switch event.ID(head.Kind) {
 	case event.KindExec:
 		return d.exec(raw, dr.batch)
@@ -62,7 +67,7 @@ func (d *decoder) record(raw []byte, dr *drain) error {
 	case event.KindDNS:
 		return d.dns(raw, dr)
 	}
-	return fmt.Errorf("no kind %d", head.Kind)
+	return fmt.Errorf("%w, %d", errKind, head.Kind)
 }
 
 // malformed counts a record that no decoder takes.
@@ -219,12 +224,32 @@ func (in *interner) put(key, s string) {
 	in.m[key] = s
 }
 
-// path joins names that go from the leaf up, each with its NUL, into a path.
-func (d *decoder) path(names []byte) string {
-	if s, ok := d.paths.m[string(names)]; ok {
-		return s
+// path joins names that go from the leaf up, each with its NUL, into a path; the root has
+// none. A path whose first names were cut starts with "...", so that nobody takes it for one
+// that starts at the root.
+func (d *decoder) path(raw []byte, s bpf.GoshawkSpan, cut bool) (string, error) {
+	names, err := span(raw, s)
+	if err != nil || s.Off == 0 {
+		return "", err
 	}
-	var out []byte
+	if cut {
+		return "..." + joinNames(names), nil
+	}
+	if s, ok := d.paths.m[string(names)]; ok {
+		return s, nil
+	}
+	path := joinNames(names)
+	if path == "" {
+		path = "/"
+	}
+	if len(names) < 1024 {
+		d.paths.put(string(names), path)
+	}
+	return path, nil
+}
+
+func joinNames(names []byte) string {
+	out := make([]byte, 0, len(names)+1)
 	end := len(names)
 	for end > 0 {
 		// names[:end] ends in NUL, unless the last name was cut
@@ -241,18 +266,18 @@ func (d *decoder) path(names []byte) string {
 		}
 		end = begin
 	}
-	if len(out) == 0 && len(names) > 0 {
-		out = append(out, '/')
-	}
-	s := string(out)
-	if len(names) < 1024 {
-		d.paths.put(string(names), s)
-	}
-	return s
+	return string(out)
 }
 
-// Counts returns what became of every record, of both sides of the rings.
+// Counts returns what became of every record, of both sides of the rings; after Close, what
+// had become of them by then. It may be called from any goroutine.
 func (s *Sensor) Counts() []event.Count {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counts()
+}
+
+func (s *Sensor) counts() []event.Count {
 	var out []event.Count
 	add := func(k event.ID, what, reason string, n uint64) {
 		if n > 0 {
@@ -260,7 +285,7 @@ func (s *Sensor) Counts() []event.Count {
 		}
 	}
 	if s.decode == nil || s.maps["counters"] == nil {
-		return nil
+		return s.final
 	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
@@ -291,6 +316,7 @@ func (s *Sensor) Counts() []event.Count {
 		add(id, event.Filtered, "kernel", sum.Filtered)
 		add(id, event.Filtered, "merged", t.merged.Load())
 		add(id, event.Filtered, "not_asked_here", t.answers.Load())
+		add(id, event.Filtered, "repeated", t.repeated.Load())
 	}
 	return out
 }

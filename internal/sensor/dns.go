@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"github.com/goshawk-project/goshawk/bpf"
 	"github.com/goshawk-project/goshawk/internal/event"
@@ -36,13 +37,26 @@ func (d *decoder) dns(raw []byte, dr *drain) error {
 		dr.s.held.ask(key, raw, dr)
 		return nil
 	}
-	asked := dr.s.held.answered(key)
-	if asked == nil { // nobody here asked, or it came too late
+	asked := dr.s.held.open(key)
+	if asked == nil || payload[2]&0x80 == 0 || !answers(asked, r) { // nobody here asked this, or it came too late
 		d.count[event.KindDNS].answers.Add(1)
 		return nil
 	}
+	err = d.dnsEvent(asked, raw, dr.batch)
+	if err == errOther {
+		d.count[event.KindDNS].answers.Add(1)
+		return nil
+	}
+	dr.s.held.answered(key)
 	d.count[event.KindDNS].merged.Add(1)
-	return d.dnsEvent(asked, raw, dr.batch)
+	return err
+}
+
+// answers reports whether an answer comes from where the question went. Anybody can send a
+// datagram that pretends to be one; what a resolver does not take, we do not either.
+func answers(asked []byte, answer *bpf.GoshawkRecDns) bool {
+	q := as[bpf.GoshawkRecDns](asked)
+	return q.Family == answer.Family && q.Remote == answer.Remote && q.RemotePort == answer.RemotePort
 }
 
 // dnsEvent makes one event of a question's record and its answer's, which may be nil.
@@ -54,8 +68,7 @@ func (d *decoder) dnsEvent(asked, answer []byte, b *event.Batch) error {
 	}
 	var m dnsMessage
 	truncated := has(&r.Head, bpf.GoshawkFlagFLAG_ARGS_CUT)
-	err = m.parse(payload)
-	if err != nil && m.question == "" {
+	if err := m.parse(payload); err != nil && m.question == "" {
 		return err
 	}
 	var duration uint64
@@ -67,16 +80,16 @@ func (d *decoder) dnsEvent(asked, answer []byte, b *event.Batch) error {
 			return err
 		}
 		var n dnsMessage
-		if err := n.parse(payload); err != nil {
-			truncated = true
+		err = n.parse(payload)
+		// Some servers leave the question out.
+		if n.question != "" && (!strings.EqualFold(n.question, m.question) || n.queryType != m.queryType) {
+			return errOther
 		}
-		if n.question == "" { // some servers leave the question out
-			n.question, n.queryType = m.question, m.queryType
+		m.answers, code = n.answers, n.code
+		if a.Head.Time > r.Head.Time {
+			duration = a.Head.Time - r.Head.Time
 		}
-		m = n
-		code = m.code
-		duration = a.Head.Time - r.Head.Time
-		truncated = truncated || m.truncated || has(&a.Head, bpf.GoshawkFlagFLAG_ARGS_CUT)
+		truncated = truncated || err != nil || n.truncated || has(&a.Head, bpf.GoshawkFlagFLAG_ARGS_CUT)
 	}
 	e := b.Add(event.KindDNS).(*event.DNS)
 	d.header(&e.Header, &r.Head)
@@ -93,10 +106,13 @@ const (
 	dnsHeader  = 12
 	maxAnswers = 64
 	maxPointer = 32
-	maxName    = 255
+	maxName    = 255 // with the length of each label, and the root's
 )
 
-var errDNS = errors.New("DNS message is malformed")
+var (
+	errDNS   = errors.New("DNS message is malformed")
+	errOther = errors.New("answer is to another question")
+)
 
 // dnsMessage is what we keep of a message (RFC 1035, section 4). Every byte of it is a
 // stranger's.
@@ -117,10 +133,11 @@ func (m *dnsMessage) parse(b []byte) error {
 	m.id = binary.BigEndian.Uint16(b)
 	m.truncated = b[2]&0x02 != 0
 	if b[2]&0x80 != 0 {
-		m.code = rcodeName(b[3] & 0x0f)
+		m.code = rcodeName(uint16(b[3] & 0x0f))
 	}
 	questions := int(binary.BigEndian.Uint16(b[4:]))
 	answers := int(binary.BigEndian.Uint16(b[6:]))
+	others := int(binary.BigEndian.Uint16(b[8:])) + int(binary.BigEndian.Uint16(b[10:]))
 	at := dnsHeader
 	for i := 0; i < questions; i++ {
 		name, next, err := dnsName(b, at)
@@ -138,15 +155,9 @@ func (m *dnsMessage) parse(b []byte) error {
 			m.truncated = true
 			return nil
 		}
-		_, next, err := dnsName(b, at)
-		if err != nil || next+10 > len(b) {
-			return errDNS
-		}
-		rr := binary.BigEndian.Uint16(b[next:])
-		n := int(binary.BigEndian.Uint16(b[next+8:]))
-		data := next + 10
-		if data+n > len(b) {
-			return errDNS
+		rr, data, n, err := dnsRecord(b, at)
+		if err != nil {
+			return err
 		}
 		value, err := rrValue(b, rr, data, n)
 		if err != nil {
@@ -155,7 +166,34 @@ func (m *dnsMessage) parse(b []byte) error {
 		m.answers = append(append(m.answers, value...), 0)
 		at = data + n
 	}
+	// The higher bits of the response code are in the OPT record (RFC 6891, 6.1.3).
+	for i := 0; i < others && m.code != ""; i++ {
+		rr, data, n, err := dnsRecord(b, at)
+		if err != nil {
+			return err
+		}
+		if rr == rrOPT {
+			m.code = rcodeName(uint16(b[data-6])<<4 | uint16(b[3]&0x0f))
+			break
+		}
+		at = data + n
+	}
 	return nil
+}
+
+// dnsRecord reads the head of the record at off: its type, and where its data is.
+func dnsRecord(b []byte, off int) (rr uint16, data, n int, err error) {
+	_, next, err := dnsName(b, off)
+	if err != nil || next+10 > len(b) {
+		return 0, 0, 0, errDNS
+	}
+	rr = binary.BigEndian.Uint16(b[next:])
+	n = int(binary.BigEndian.Uint16(b[next+8:]))
+	data = next + 10
+	if data+n > len(b) {
+		return 0, 0, 0, errDNS
+	}
+	return rr, data, n, nil
 }
 
 // dnsName reads the name at off and returns where the next field starts. Labels are joined
@@ -193,7 +231,7 @@ func dnsName(b []byte, off int) (string, int, error) {
 		case n&0xc0 != 0:
 			return "", 0, errDNS
 		default:
-			if total += n + 1; off+1+n > len(b) || total > maxName {
+			if total += n + 1; off+1+n > len(b) || total >= maxName {
 				return "", 0, errDNS
 			}
 			if len(out) > 0 {
@@ -289,6 +327,7 @@ const (
 	rrAAAA  = 28
 	rrSRV   = 33
 	rrDNAME = 39
+	rrOPT   = 41
 )
 
 // rrName is the mnemonic of a record type (IANA, DNS parameters).
@@ -336,10 +375,13 @@ func rrName(t uint16) string {
 	return "TYPE" + strconv.Itoa(int(t))
 }
 
-func rcodeName(c byte) string {
+// rcodeName is the mnemonic of a response code (IANA, DNS parameters).
+func rcodeName(c uint16) string {
 	names := [...]string{"NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED",
-		"YXDOMAIN", "YXRRSET", "NXRRSET", "NOTAUTH", "NOTZONE"}
-	if int(c) < len(names) {
+		"YXDOMAIN", "YXRRSET", "NXRRSET", "NOTAUTH", "NOTZONE",
+		16: "BADVERS", 17: "BADKEY", 18: "BADTIME", 19: "BADMODE", 20: "BADNAME", 21: "BADALG",
+		22: "BADTRUNC", 23: "BADCOOKIE"}
+	if int(c) < len(names) && names[c] != "" {
 		return names[c]
 	}
 	return "RCODE" + strconv.Itoa(int(c))

@@ -10,14 +10,16 @@ import (
 
 var pageSize = uint64(os.Getpagesize())
 
+const anyCut = uint32(bpf.GoshawkFlagFLAG_PATH_CUT | bpf.GoshawkFlagFLAG_CWD_CUT | bpf.GoshawkFlagFLAG_FILENAME_CUT)
+
 // exec decodes rec_exec.
 func (d *decoder) exec(raw []byte, b *event.Batch) error {
 	r, err := fixed[bpf.GoshawkRecExec](raw)
 	if err != nil {
 		return err
 	}
-	path, err1 := span(raw, r.Path)
-	cwd, err2 := span(raw, r.Cwd)
+	path, err1 := d.path(raw, r.Path, has(&r.Head, bpf.GoshawkFlagFLAG_PATH_CUT))
+	cwd, err2 := d.path(raw, r.Cwd, has(&r.Head, bpf.GoshawkFlagFLAG_CWD_CUT))
 	filename, err3 := span(raw, r.Filename)
 	args, err4 := span(raw, r.Args)
 	env, err5 := span(raw, r.Env)
@@ -26,13 +28,13 @@ func (d *decoder) exec(raw []byte, b *event.Batch) error {
 	}
 	e := b.Add(event.KindExec).(*event.Exec)
 	d.header(&e.Header, &r.Head)
-	e.Path = d.path(path)
-	e.Cwd = d.path(cwd)
+	e.Path = path
+	e.Cwd = cwd
 	e.Filename = d.strings.get(filename)
 	e.Args = string(args)
 	e.ArgsLength = r.ArgsLength
 	e.ArgsTruncated = has(&r.Head, bpf.GoshawkFlagFLAG_ARGS_CUT)
-	e.PathTruncated = has(&r.Head, bpf.GoshawkFlagFLAG_PATH_CUT)
+	e.PathTruncated = r.Head.Flags&anyCut != 0
 	e.Memfd = has(&r.Head, bpf.GoshawkFlagFLAG_MEMFD)
 	e.Deleted = r.Nlink == 0 && r.Inode != 0
 	e.Inode, e.Mode = r.Inode, r.Mode

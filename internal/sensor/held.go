@@ -118,16 +118,19 @@ func (h *held) ask(key question, raw []byte, d *drain) {
 	h.asked = append(h.asked, heldRecord{raw: append([]byte(nil), raw...), due: recordTime(raw) + holdDNS, question: key})
 }
 
-// answered returns the question that an answer belongs to, nil when none is known.
-func (h *held) answered(key question) []byte {
+// open returns the question with this key that waits for its answer, nil when there is none.
+func (h *held) open(key question) []byte {
 	n, ok := h.byAsked[key]
 	if !ok {
 		return nil
 	}
+	return h.asked[n-h.firstAsked].raw
+}
+
+// answered forgets a question that open returned.
+func (h *held) answered(key question) {
+	h.asked[h.byAsked[key]-h.firstAsked].raw = nil
 	delete(h.byAsked, key)
-	raw := h.asked[n-h.firstAsked].raw
-	h.asked[n-h.firstAsked].raw = nil
-	return raw
 }
 
 // release sends the question at place i as unanswered.

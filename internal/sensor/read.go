@@ -90,15 +90,17 @@ func (s *Sensor) read(ctx context.Context, out chan<- *event.Batch) error {
 			return err
 		}
 	}
-	// What the kernel had written by the time of the stop still belongs to the log.
+	// What the kernel had written by the time of the stop still belongs to the log. With
+	// nothing attached no more comes, and every record is accounted for.
+	detached := s.detach()
 	d.ctx = context.WithoutCancel(ctx)
-	for i := 0; i < 64 && s.critical.AvailableBytes()+s.bulk.AvailableBytes() > 0; i++ {
+	for s.critical.AvailableBytes()+s.bulk.AvailableBytes()+len(s.freshAt) > 0 {
 		if err := d.pass(); err != nil {
 			return err
 		}
 	}
 	s.held.flush(&d)
-	return d.flush()
+	return errors.Join(d.flush(), detached)
 }
 
 // drain is one reader's way through both rings, in the order of the kernel's clock.
@@ -261,5 +263,5 @@ func (b *bootClock) update() {
 
 // tally counts what became of the records of one kind, on our side of the ring.
 type tally struct {
-	delivered, malformed, merged, answers atomic.Uint64
+	delivered, malformed, merged, answers, repeated atomic.Uint64
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -19,6 +20,7 @@ import (
 	"github.com/goshawk-project/goshawk/bpf"
 	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/procfs"
+	"golang.org/x/sys/unix"
 )
 
 // Sizes of the rings when Options leave them zero. A ring is mapped twice, so it costs
@@ -56,8 +58,10 @@ type Sensor struct {
 	poll           int // epoll over both rings and wake
 
 	held     held
-	fresh    []byte // bulk records read ahead, one after the other
-	freshAt  []int  // where each ends
+	fresh    []byte     // bulk records read ahead, one after the other
+	freshAt  []int      // where each ends
+	mu       sync.Mutex // guards maps, once it is set, and final
+	final    []event.Count
 	closed   sync.Once
 	closeErr error
 }
@@ -204,21 +208,40 @@ func (s *Sensor) Hooks() []event.Hook {
 	return out
 }
 
-// Run reads the rings until ctx ends, then what is left in them, and sends batches to out.
-// It blocks while out is full; the rings then fill, and what they cannot take is counted.
+// Run reads the rings until ctx ends, and sends batches to out. Then it detaches the hooks
+// and reads what is left. It blocks while out is full; the rings then fill, and what they
+// cannot take is counted. It may be called once, after Seed.
 func (s *Sensor) Run(ctx context.Context, out chan<- *event.Batch) error {
 	stop := context.AfterFunc(ctx, s.interrupt)
 	defer stop()
 	return s.read(ctx, out)
 }
 
+const membarrierGlobal = 1 // MEMBARRIER_CMD_GLOBAL of linux/membarrier.h
+
+// detach takes all programs off their hooks, and waits until none runs any more.
+func (s *Sensor) detach() error {
+	var errs []error
+	for _, h := range s.hooks {
+		errs = append(errs, h.close())
+	}
+	// A grace period of RCU (membarrier(2)): programs run within its read side.
+	if _, _, err := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); err != 0 {
+		time.Sleep(50 * time.Millisecond)
+	}
+	return errors.Join(errs...)
+}
+
 // Close detaches everything. Run must have returned. No event arrives afterwards.
 func (s *Sensor) Close() error {
 	s.closed.Do(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		var errs []error
 		for _, h := range s.hooks {
 			errs = append(errs, h.close())
 		}
+		s.final = s.counts()
 		if s.seed != nil {
 			s.seed.Close()
 		}
@@ -226,6 +249,7 @@ func (s *Sensor) Close() error {
 		for _, m := range s.maps {
 			errs = append(errs, m.Close())
 		}
+		s.maps = nil
 		s.closeErr = errors.Join(errs...)
 	})
 	return s.closeErr
