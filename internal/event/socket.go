@@ -33,29 +33,37 @@ type Socket struct {
 // Reset empties e for use again.
 func (e *Socket) Reset() { *e = Socket{} }
 
-var socketColumns = columns(
-	schema.Str("family", func(e *Socket) *string { return &e.Family }, "inet, inet6 or unix"),
-	schema.Str("protocol", func(e *Socket) *string { return &e.Protocol }, "tcp, udp and so on; stream, dgram or seqpacket for unix"),
-	schema.Int("family_number", func(e *Socket) *uint16 { return &e.FamilyNumber }, "Address family number (AF_*)", schema.Internal),
-	schema.Int("type_number", func(e *Socket) *uint16 { return &e.Type }, "Socket type number (SOCK_*)", schema.Internal),
-	schema.Int("protocol_number", func(e *Socket) *uint16 { return &e.ProtoNumber }, "Protocol number (IPPROTO_*)", schema.Internal),
-	schema.Int("fd", func(e *Socket) *int32 { return &e.FD }, "File descriptor, -1 when not known", schema.Internal),
-	schema.Str("local_address", func(e *Socket) *string { return &e.LocalAddress }, "Own address"),
-	schema.Int("local_port", func(e *Socket) *uint16 { return &e.LocalPort }, "Own port", schema.OmitZero),
-	schema.Str("remote_address", func(e *Socket) *string { return &e.RemoteAddress }, "Peer's address"),
-	schema.Int("remote_port", func(e *Socket) *uint16 { return &e.RemotePort }, "Peer's port", schema.OmitZero),
-	schema.Str("socket_path", func(e *Socket) *string { return &e.SocketPath }, "Path of a unix socket, @name when abstract"),
-	schema.Str("result", func(e *Socket) *string { return &e.Result }, "ok, in_progress, or the error's name"),
-	schema.Int("bytes_sent", func(e *Socket) *uint64 { return &e.BytesSent }, "Bytes sent and acknowledged, on close of TCP"),
-	schema.Int("bytes_received", func(e *Socket) *uint64 { return &e.BytesReceived }, "Bytes received, on close of TCP"),
-	schema.Int("duration_ns", func(e *Socket) *uint64 { return &e.DurationNs }, "Life of the connection on close, else time in the system call, in nanoseconds", schema.OmitZero),
-	schema.Int("socket_cookie", func(e *Socket) *uint64 { return &e.Cookie }, "Number of the socket, the same in all its events", schema.OmitZero),
-	schema.Int("net_namespace", func(e *Socket) *uint32 { return &e.NetNS }, "Network namespace of the socket", schema.OmitZero),
-)
+// socketColumns are the columns of one kind. Bytes are known of a close alone: elsewhere
+// their zero means unknown.
+func socketColumns(bytes schema.Flag) []Column {
+	return columns(
+		schema.Str("family", func(e *Socket) *string { return &e.Family }, "inet, inet6 or unix"),
+		schema.Str("protocol", func(e *Socket) *string { return &e.Protocol }, "tcp, udp and so on; stream, dgram or seqpacket for unix"),
+		schema.Int("family_number", func(e *Socket) *uint16 { return &e.FamilyNumber }, "Address family number (AF_*)", schema.Internal),
+		schema.Int("type_number", func(e *Socket) *uint16 { return &e.Type }, "Socket type number (SOCK_*)", schema.Internal),
+		schema.Int("protocol_number", func(e *Socket) *uint16 { return &e.ProtoNumber }, "Protocol number (IPPROTO_*)", schema.Internal),
+		schema.Int("fd", func(e *Socket) *int32 { return &e.FD }, "File descriptor, -1 when not known", schema.Internal),
+		schema.Str("local_address", func(e *Socket) *string { return &e.LocalAddress }, "Own address"),
+		schema.Int("local_port", func(e *Socket) *uint16 { return &e.LocalPort }, "Own port", schema.OmitZero),
+		schema.Str("remote_address", func(e *Socket) *string { return &e.RemoteAddress }, "Peer's address"),
+		schema.Int("remote_port", func(e *Socket) *uint16 { return &e.RemotePort }, "Peer's port", schema.OmitZero),
+		schema.Str("socket_path", func(e *Socket) *string { return &e.SocketPath }, "Path of a unix socket, @name when abstract"),
+		schema.Str("result", func(e *Socket) *string { return &e.Result }, "ok, in_progress, or the error's name"),
+		schema.Int("bytes_sent", func(e *Socket) *uint64 { return &e.BytesSent }, "Bytes sent, on close of TCP", bytes),
+		schema.Int("bytes_received", func(e *Socket) *uint64 { return &e.BytesReceived }, "Bytes received, on close of TCP", bytes),
+		schema.Int("duration_ns", func(e *Socket) *uint64 { return &e.DurationNs }, "Life of the connection on close, else time in the system call, in nanoseconds", schema.OmitZero),
+		schema.Int("socket_cookie", func(e *Socket) *uint64 { return &e.Cookie }, "Number of the socket, the same in all its events", schema.OmitZero),
+		schema.Int("net_namespace", func(e *Socket) *uint32 { return &e.NetNS }, "Network namespace of the socket", schema.OmitZero),
+	)
+}
 
 func socketKind(id ID, doc string) *Kind {
+	bytes := schema.OmitZero
+	if id == KindClose {
+		bytes = 0
+	}
 	return &Kind{ID: id, Name: id.String(), Table: "network_events", Doc: doc,
-		New: func() Event { return new(Socket) }, Columns: socketColumns}
+		New: func() Event { return new(Socket) }, Columns: socketColumns(bytes)}
 }
 
 var (
