@@ -46,9 +46,12 @@ static __always_inline int emit_dns(struct __sk_buff *skb, bool answer, u16 fami
 		r->head.flags |= FLAG_ARGS_CUT;
 	}
 	r->payload.off = sizeof(*r);
-	/* keep the compiler from sharing a comparison made in another register */
+	/* on_packet() saw more than a header. The verifier before 6.8 wants to see it again, as a
+	 * mask, which the compiler must not know to be needless: 1 <= n <= room, a power of two.
+	 */
 	asm volatile("" : "+r"(n));
-	if (n > 0 && n <= room && !bpf_skb_load_bytes(skb, off, (u8 *)r + sizeof(*r), n))
+	n = ((n - 1) & (room - 1)) + 1;
+	if (!bpf_skb_load_bytes(skb, off, (u8 *)r + sizeof(*r), n))
 		r->payload.len = n;
 	bpf_ringbuf_submit(r, 0);
 	return 1;
