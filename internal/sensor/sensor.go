@@ -17,6 +17,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
 	"github.com/goshawk-project/goshawk/bpf"
 	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/procfs"
@@ -93,6 +94,9 @@ func (s *Sensor) open(spec *ebpf.CollectionSpec) error {
 		return err
 	}
 	l := loader{spec: spec, cache: btf.NewCache(), types: kernelTypes, forced: o.Tiers, fs: o.FS}
+	// Before 5.11 maps count against RLIMIT_MEMLOCK. Where it may not be raised, creating
+	// them tells whether it had to be.
+	_ = rlimit.RemoveMemlock()
 	base, err := ebpf.NewCollection(&ebpf.CollectionSpec{
 		Maps: spec.Maps, Variables: spec.Variables, Types: spec.Types, ByteOrder: spec.ByteOrder})
 	if err != nil {
