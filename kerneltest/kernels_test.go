@@ -101,6 +101,9 @@ func boot(t *testing.T, kernel string, binaries map[string]string) {
 		t.Fatal(err)
 	}
 	report(t, kernel, b)
+	if console, err := os.ReadFile(filepath.Join(dir, "console")); err == nil && t.Failed() {
+		t.Logf("the console ends:\n%s", tail(console))
+	}
 	t.Logf("kernel %s: guest ran for %v; again with: make test-kernels K=%s", kernel, time.Since(began).Round(time.Second), kernel)
 }
 
