@@ -15,6 +15,7 @@ import (
 // A row is a line of the report: a figure of every side.
 type row struct {
 	what   string
+	short  string // what the short table calls it; empty: not there
 	values []string
 	budget string // of goshawk; empty: none
 	missed bool
@@ -79,8 +80,8 @@ func (b *bench) report(turns []turn) *report {
 		}
 		return median(all)
 	}
-	add := func(what, format, key string, f func(t, bare turn) (float64, bool)) {
-		line := row{what: what}
+	add := func(what, short, format, key string, f func(t, bare turn) (float64, bool)) {
+		line := row{what: what, short: short}
 		for _, s := range r.sides {
 			v, ok := per(s, f)
 			if !ok {
@@ -112,40 +113,40 @@ func (b *bench) report(turns []turn) *report {
 		if l == getpid {
 			unit, scale = "ns", 1
 		}
-		add(phrases[l]+": CPU of the load, "+unit, "%.1f", "", func(t, _ turn) (float64, bool) {
+		add(phrases[l]+": CPU of the load, "+unit, "", "%.1f", "", func(t, _ turn) (float64, bool) {
 			return float64(t.costs[l].load) / float64(t.costs[l].n) / scale, true
 		})
-		add("– ratio to bare", "%.2f", string(l)+" ratio", func(t, bare turn) (float64, bool) {
+		add("– ratio to bare", "CPU time of "+phrases[l]+", against bare", "%.2f", string(l)+" ratio", func(t, bare turn) (float64, bool) {
 			return float64(t.costs[l].load) / float64(bare.costs[l].load), true
 		})
 		if l == getpid {
 			continue
 		}
-		add("– CPU of the agent, µs", "%.1f", string(l)+" agent", func(t, _ turn) (float64, bool) {
+		add("– CPU of the agent, µs", "the agent's own CPU time for it, µs", "%.1f", string(l)+" agent", func(t, _ turn) (float64, bool) {
 			return float64(t.costs[l].agent) / float64(t.costs[l].n) / 1e3, t.costs[l].generated > 0
 		})
-		add("– CPU of the agent an event, µs", "%.1f", "", func(t, _ turn) (float64, bool) {
+		add("– CPU of the agent an event, µs", "", "%.1f", "", func(t, _ turn) (float64, bool) {
 			c := t.costs[l]
 			return float64(c.agent) / float64(max(1, c.captured)) / 1e3, c.captured > 0
 		})
 		r.captured(turns, l)
 	}
 	const mb = 1 << 20
-	add("idle agent, % of a core", "%.2f", "idle", func(t, _ turn) (float64, bool) { return t.idle * 100, t.idle >= 0 })
-	add("peak memory of the agent, MB resident (VmHWM)", "%.0f", "resident", func(t, _ turn) (float64, bool) {
+	add("idle agent, % of a core", "CPU time of the idle agent, % of a core", "%.2f", "idle", func(t, _ turn) (float64, bool) { return t.idle * 100, t.idle >= 0 })
+	add("peak memory of the agent, MB resident (VmHWM)", "its peak memory, MB", "%.0f", "resident", func(t, _ turn) (float64, bool) {
 		return float64(t.memory.resident) / mb, t.memory.resident > 0
 	})
-	add("– of that its own (RssAnon), MB", "%.0f", "", func(t, _ turn) (float64, bool) {
+	add("– of that its own (RssAnon), MB", "", "%.0f", "", func(t, _ turn) (float64, bool) {
 		return float64(t.memory.anonymous) / mb, t.memory.anonymous > 0
 	})
-	add("rest of the machine busy meanwhile, %", "%.0f", "", func(t, _ turn) (float64, bool) { return t.others * 100, true })
+	add("rest of the machine busy meanwhile, %", "", "%.0f", "", func(t, _ turn) (float64, bool) { return t.others * 100, true })
 	r.about = b.about()
 	return r
 }
 
 // captured adds the events of all rounds together: one that is missing must show.
 func (r *report) captured(turns []turn, l load) {
-	line := row{what: "– events captured of generated, all rounds"}
+	line := row{what: "– events captured of generated, all rounds", short: "events captured of generated"}
 	for _, s := range r.sides {
 		captured, generated := 0, 0
 		for _, t := range turns {
@@ -249,6 +250,8 @@ func mark(l row) string {
 // markdown is the report as docs/performance.md.
 func (r *report) markdown() string {
 	var b bytes.Buffer
+	b.WriteString("<!-- Written by \"make bench\"; edit bench/report.go, not this file. -->\n# What Goshawk costs\n\n")
+	r.brief(&b)
 	b.WriteString(intro)
 	b.WriteString("| |")
 	for _, s := range r.sides {
@@ -279,10 +282,32 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
-const intro = `<!-- Written by "make bench"; edit bench/report.go, not this file. -->
-# What Goshawk costs
+// brief writes the short table, which the README repeats: the rows that a buyer asks for,
+// of the sides that he could choose.
+func (r *report) brief(b *bytes.Buffer) {
+	b.WriteString("<!-- in short -->\n| |")
+	var shown []int
+	for i, s := range r.sides {
+		if s == "bare" || s == "goshawk" || s == "auditd" {
+			shown = append(shown, i)
+			b.WriteString(" " + s + " |")
+		}
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---:|", len(shown)) + "\n")
+	for _, l := range r.rows {
+		if l.short == "" {
+			continue
+		}
+		b.WriteString("| " + l.short + " |")
+		for _, i := range shown {
+			b.WriteString(" " + l.values[i] + " |")
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("<!-- end -->\n\n")
+}
 
-` + "`make bench`" + `, as root, repeats this on your machine and writes this file anew: it takes
+const intro = "`make bench`" + `, as root, repeats this on your machine and writes this file anew: it takes
 about five minutes, installs gcc and auditd when they are missing, changes the kernel's
 audit rules while it runs and puts back what it found.
 
