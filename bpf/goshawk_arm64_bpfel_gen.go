@@ -173,12 +173,18 @@ const (
 	GoshawkProgOnAccept4PairEnter = "on_accept4_pair_enter"
 	GoshawkProgOnAccept4PairExit  = "on_accept4_pair_exit"
 	GoshawkProgOnAcceptExit       = "on_accept_exit"
+	GoshawkProgOnAcceptFexitInet  = "on_accept_fexit_inet"
+	GoshawkProgOnAcceptFexitUnix  = "on_accept_fexit_unix"
 	GoshawkProgOnAcceptPairEnter  = "on_accept_pair_enter"
 	GoshawkProgOnAcceptPairExit   = "on_accept_pair_exit"
 	GoshawkProgOnBindExit         = "on_bind_exit"
+	GoshawkProgOnBindFexitInet    = "on_bind_fexit_inet"
+	GoshawkProgOnBindFexitInet6   = "on_bind_fexit_inet6"
+	GoshawkProgOnBindFexitUnix    = "on_bind_fexit_unix"
 	GoshawkProgOnBindPairEnter    = "on_bind_pair_enter"
 	GoshawkProgOnBindPairExit     = "on_bind_pair_exit"
 	GoshawkProgOnConnectExit      = "on_connect_exit"
+	GoshawkProgOnConnectFexit     = "on_connect_fexit"
 	GoshawkProgOnConnectPairEnter = "on_connect_pair_enter"
 	GoshawkProgOnConnectPairExit  = "on_connect_pair_exit"
 	GoshawkProgOnDnsEgress        = "on_dns_egress"
@@ -190,6 +196,8 @@ const (
 	GoshawkProgOnForkRawTp        = "on_fork_raw_tp"
 	GoshawkProgOnForkTpBtf        = "on_fork_tp_btf"
 	GoshawkProgOnListenExit       = "on_listen_exit"
+	GoshawkProgOnListenFexitInet  = "on_listen_fexit_inet"
+	GoshawkProgOnListenFexitUnix  = "on_listen_fexit_unix"
 	GoshawkProgOnListenPairEnter  = "on_listen_pair_enter"
 	GoshawkProgOnListenPairExit   = "on_listen_pair_exit"
 	GoshawkProgOnSeed             = "on_seed"
@@ -257,12 +265,18 @@ type GoshawkProgramSpecs struct {
 	OnAccept4PairEnter *ebpf.ProgramSpec `ebpf:"on_accept4_pair_enter"`
 	OnAccept4PairExit  *ebpf.ProgramSpec `ebpf:"on_accept4_pair_exit"`
 	OnAcceptExit       *ebpf.ProgramSpec `ebpf:"on_accept_exit"`
+	OnAcceptFexitInet  *ebpf.ProgramSpec `ebpf:"on_accept_fexit_inet"`
+	OnAcceptFexitUnix  *ebpf.ProgramSpec `ebpf:"on_accept_fexit_unix"`
 	OnAcceptPairEnter  *ebpf.ProgramSpec `ebpf:"on_accept_pair_enter"`
 	OnAcceptPairExit   *ebpf.ProgramSpec `ebpf:"on_accept_pair_exit"`
 	OnBindExit         *ebpf.ProgramSpec `ebpf:"on_bind_exit"`
+	OnBindFexitInet    *ebpf.ProgramSpec `ebpf:"on_bind_fexit_inet"`
+	OnBindFexitInet6   *ebpf.ProgramSpec `ebpf:"on_bind_fexit_inet6"`
+	OnBindFexitUnix    *ebpf.ProgramSpec `ebpf:"on_bind_fexit_unix"`
 	OnBindPairEnter    *ebpf.ProgramSpec `ebpf:"on_bind_pair_enter"`
 	OnBindPairExit     *ebpf.ProgramSpec `ebpf:"on_bind_pair_exit"`
 	OnConnectExit      *ebpf.ProgramSpec `ebpf:"on_connect_exit"`
+	OnConnectFexit     *ebpf.ProgramSpec `ebpf:"on_connect_fexit"`
 	OnConnectPairEnter *ebpf.ProgramSpec `ebpf:"on_connect_pair_enter"`
 	OnConnectPairExit  *ebpf.ProgramSpec `ebpf:"on_connect_pair_exit"`
 	OnDnsEgress        *ebpf.ProgramSpec `ebpf:"on_dns_egress"`
@@ -274,6 +288,8 @@ type GoshawkProgramSpecs struct {
 	OnForkRawTp        *ebpf.ProgramSpec `ebpf:"on_fork_raw_tp"`
 	OnForkTpBtf        *ebpf.ProgramSpec `ebpf:"on_fork_tp_btf"`
 	OnListenExit       *ebpf.ProgramSpec `ebpf:"on_listen_exit"`
+	OnListenFexitInet  *ebpf.ProgramSpec `ebpf:"on_listen_fexit_inet"`
+	OnListenFexitUnix  *ebpf.ProgramSpec `ebpf:"on_listen_fexit_unix"`
 	OnListenPairEnter  *ebpf.ProgramSpec `ebpf:"on_listen_pair_enter"`
 	OnListenPairExit   *ebpf.ProgramSpec `ebpf:"on_listen_pair_exit"`
 	OnSeed             *ebpf.ProgramSpec `ebpf:"on_seed"`
@@ -384,12 +400,18 @@ type GoshawkPrograms struct {
 	OnAccept4PairEnter *ebpf.Program `ebpf:"on_accept4_pair_enter"`
 	OnAccept4PairExit  *ebpf.Program `ebpf:"on_accept4_pair_exit"`
 	OnAcceptExit       *ebpf.Program `ebpf:"on_accept_exit"`
+	OnAcceptFexitInet  *ebpf.Program `ebpf:"on_accept_fexit_inet"`
+	OnAcceptFexitUnix  *ebpf.Program `ebpf:"on_accept_fexit_unix"`
 	OnAcceptPairEnter  *ebpf.Program `ebpf:"on_accept_pair_enter"`
 	OnAcceptPairExit   *ebpf.Program `ebpf:"on_accept_pair_exit"`
 	OnBindExit         *ebpf.Program `ebpf:"on_bind_exit"`
+	OnBindFexitInet    *ebpf.Program `ebpf:"on_bind_fexit_inet"`
+	OnBindFexitInet6   *ebpf.Program `ebpf:"on_bind_fexit_inet6"`
+	OnBindFexitUnix    *ebpf.Program `ebpf:"on_bind_fexit_unix"`
 	OnBindPairEnter    *ebpf.Program `ebpf:"on_bind_pair_enter"`
 	OnBindPairExit     *ebpf.Program `ebpf:"on_bind_pair_exit"`
 	OnConnectExit      *ebpf.Program `ebpf:"on_connect_exit"`
+	OnConnectFexit     *ebpf.Program `ebpf:"on_connect_fexit"`
 	OnConnectPairEnter *ebpf.Program `ebpf:"on_connect_pair_enter"`
 	OnConnectPairExit  *ebpf.Program `ebpf:"on_connect_pair_exit"`
 	OnDnsEgress        *ebpf.Program `ebpf:"on_dns_egress"`
@@ -401,6 +423,8 @@ type GoshawkPrograms struct {
 	OnForkRawTp        *ebpf.Program `ebpf:"on_fork_raw_tp"`
 	OnForkTpBtf        *ebpf.Program `ebpf:"on_fork_tp_btf"`
 	OnListenExit       *ebpf.Program `ebpf:"on_listen_exit"`
+	OnListenFexitInet  *ebpf.Program `ebpf:"on_listen_fexit_inet"`
+	OnListenFexitUnix  *ebpf.Program `ebpf:"on_listen_fexit_unix"`
 	OnListenPairEnter  *ebpf.Program `ebpf:"on_listen_pair_enter"`
 	OnListenPairExit   *ebpf.Program `ebpf:"on_listen_pair_exit"`
 	OnSeed             *ebpf.Program `ebpf:"on_seed"`
@@ -416,12 +440,18 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnAccept4PairEnter,
 		p.OnAccept4PairExit,
 		p.OnAcceptExit,
+		p.OnAcceptFexitInet,
+		p.OnAcceptFexitUnix,
 		p.OnAcceptPairEnter,
 		p.OnAcceptPairExit,
 		p.OnBindExit,
+		p.OnBindFexitInet,
+		p.OnBindFexitInet6,
+		p.OnBindFexitUnix,
 		p.OnBindPairEnter,
 		p.OnBindPairExit,
 		p.OnConnectExit,
+		p.OnConnectFexit,
 		p.OnConnectPairEnter,
 		p.OnConnectPairExit,
 		p.OnDnsEgress,
@@ -433,6 +463,8 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnForkRawTp,
 		p.OnForkTpBtf,
 		p.OnListenExit,
+		p.OnListenFexitInet,
+		p.OnListenFexitUnix,
 		p.OnListenPairEnter,
 		p.OnListenPairExit,
 		p.OnSeed,

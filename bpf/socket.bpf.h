@@ -240,10 +240,12 @@ int BPF_PROG(on_state_raw_tp, const struct sock *sk, int old, int new)
 
 /* The arguments of a system call on a socket, as far as they are known. */
 struct call {
-	u64 since; /* 0 unknown */
-	__s64 fd;
-	u64 address; /* in user memory */
-	u64 length;
+	const struct sock *sk; /* NULL: the one that fd names */
+	u64 since;	       /* 0 unknown */
+	__s64 fd;	       /* -1 unknown */
+	u64 address;
+	u32 length;
+	u32 kernel; /* the address is the kernel's own copy, not user memory */
 };
 
 SHARED const struct sock *sock_of(struct task_struct *t, int fd)
@@ -279,6 +281,11 @@ SHARED void put_sun(struct rec_socket *r, u8 *to, struct unix_address *a)
 		r->path.len = n;
 }
 
+static __always_inline const struct sock *sock_of_call(struct task_struct *t, struct call *c)
+{
+	return c->sk ? c->sk : sock_of(t, c->fd);
+}
+
 /* What the caller passed, where the kernel kept no address. */
 SHARED void put_user_address(struct rec_socket *r, u8 *to, u16 *port, struct call *c)
 {
@@ -290,13 +297,17 @@ SHARED void put_user_address(struct rec_socket *r, u8 *to, u16 *port, struct cal
 	} a = {};
 
 	/* A sockaddr_in has 16 bytes, of which 8 count. Constant sizes please the verifier. */
-	if (c->length >= sizeof(a)) {
+	if (c->kernel) { /* a sockaddr_storage */
+		if (bpf_probe_read_kernel(&a, sizeof(a), (void *)c->address))
+			return;
+	} else if (c->length >= sizeof(a)) {
 		if (bpf_probe_read_user(&a, sizeof(a), (void *)c->address))
 			return;
 	} else if (c->length < 8 || bpf_probe_read_user(&a, 8, (void *)c->address)) {
 		return;
 	}
-	r->head.flags |= FLAG_USER_ADDRESS;
+	if (!c->kernel)
+		r->head.flags |= FLAG_USER_ADDRESS;
 	if (a.family == AF_INET) {
 		__builtin_memcpy(to, &a.four, 4);
 		*port = bpf_ntohs(a.port);
@@ -311,9 +322,16 @@ SHARED void put_user_sun(struct rec_socket *r, u8 *to, struct call *c)
 	u32 n = c->length;
 
 	n = n > 110 ? 108 : n - 2;
-	if (!c->address || n > 108 || bpf_probe_read_user(to, n, (void *)(c->address + 2)))
+	if (!c->address || n > 108)
 		return;
-	r->head.flags |= FLAG_USER_ADDRESS;
+	if (c->kernel) {
+		if (bpf_probe_read_kernel(to, n, (void *)(c->address + 2)))
+			return;
+	} else {
+		if (bpf_probe_read_user(to, n, (void *)(c->address + 2)))
+			return;
+		r->head.flags |= FLAG_USER_ADDRESS;
+	}
 	r->path.len = n;
 }
 
@@ -401,14 +419,17 @@ SHARED int connect_done(struct call *c, long ret)
 		return 0;
 	if (ret == -EALREADY || ret == -EISCONN)
 		return 0;
-	sk = sock_of(t, c->fd);
+	sk = sock_of_call(t, c);
 	if (!sk)
 		return 0;
 	if (no_state_hook || !is_tcp(BPF_CORE_READ(sk, __sk_common.skc_family), protocol_of(sk))) {
 		u16 family = AF_INET;
 
 		/* connect(AF_UNSPEC) takes a datagram socket's peer away */
-		bpf_probe_read_user(&family, sizeof(family), (void *)c->address);
+		if (c->kernel)
+			bpf_probe_read_kernel(&family, sizeof(family), (void *)c->address);
+		else
+			bpf_probe_read_user(&family, sizeof(family), (void *)c->address);
 		if (family != AF_UNSPEC && wanted(KIND_CONNECT))
 			emit_call(t, sk, KIND_CONNECT, ret, c);
 		return 0;
@@ -448,8 +469,9 @@ SHARED int accept_done(struct call *c, long ret)
 			emit_call(t, sk, KIND_ACCEPT, ret, c);
 		return 0;
 	}
-	c->fd = ret;
-	sk = sock_of(t, ret);
+	if (!c->sk)
+		c->fd = ret;
+	sk = sock_of_call(t, c);
 	if (!sk)
 		return 0;
 	if (wanted(KIND_ACCEPT))
@@ -479,23 +501,94 @@ SHARED int simple_done(u16 kind, struct call *c, long ret)
 
 	if (!wanted(kind))
 		return 0;
-	sk = sock_of(t, c->fd);
+	sk = sock_of_call(t, c);
 	if (sk)
 		emit_call(t, sk, kind, ret, c);
 	return 0;
 }
 
-/* Tier 1, from 5.15: the exit alone. The registers that carried the arguments still hold
+/* Tier 1: the functions of net/ below every way to call them (both widths of system call,
+ * io_uring). The address is the kernel's copy, and no other system call pays.
+ */
+static __always_inline const struct sock *sock_of_socket(struct socket *socket)
+{
+	return BPF_CORE_READ(socket, sk);
+}
+
+SEC("fexit/__sys_connect_file")
+int BPF_PROG(on_connect_fexit, struct file *file, void *address, int length, int flags, int ret)
+{
+	struct call c = {.fd = -1, .address = (u64)address, .length = length, .kernel = 1};
+	struct socket *socket = BPF_CORE_READ(file, private_data);
+
+	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return 0;
+	c.sk = sock_of_socket(socket);
+	return connect_done(&c, ret);
+}
+
+/* The third argument changed in 6.10, and the result stands behind the last: an accepted
+ * socket tells of success itself.
+ */
+static __always_inline int accepted(struct socket *new)
+{
+	struct call c = {.fd = -1, .kernel = 1};
+
+	c.sk = sock_of_socket(new);
+	return c.sk ? accept_done(&c, 0) : 0;
+}
+
+SEC("fexit/inet_accept")
+int BPF_PROG(on_accept_fexit_inet, struct socket *socket, struct socket *new)
+{
+	return accepted(new);
+}
+
+SEC("fexit/unix_accept")
+int BPF_PROG(on_accept_fexit_unix, struct socket *socket, struct socket *new)
+{
+	return accepted(new);
+}
+
+#define ON_BIND(name)                                                                             \
+	SEC("fexit/" #name "_bind")                                                               \
+	int BPF_PROG(on_bind_fexit_##name, struct socket *socket, void *address, int length, int ret) \
+	{                                                                                         \
+		struct call c = {.fd = -1, .address = (u64)address, .length = length, .kernel = 1}; \
+                                                                                                  \
+		c.sk = sock_of_socket(socket);                                                    \
+		return simple_done(KIND_BIND, &c, ret);                                           \
+	}
+
+ON_BIND(inet)
+ON_BIND(inet6)
+ON_BIND(unix)
+
+#define ON_LISTEN(name)                                                                  \
+	SEC("fexit/" #name "_listen")                                                    \
+	int BPF_PROG(on_listen_fexit_##name, struct socket *socket, int backlog, int ret) \
+	{                                                                                \
+		struct call c = {.fd = -1, .kernel = 1};                                 \
+                                                                                         \
+		c.sk = sock_of_socket(socket);                                           \
+		return simple_done(KIND_LISTEN, &c, ret);                                \
+	}
+
+ON_LISTEN(inet)
+ON_LISTEN(unix)
+
+/* Tier 2, from 5.15: the exit alone. The registers that carried the arguments still hold
  * them (the system call ABI keeps them), so the entry need not be watched.
  */
 static __always_inline void call_from_regs(struct call *c)
 {
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
 
-	c->since = 0;
-	c->fd = (int)CALL_ARG1(regs);
-	c->address = CALL_ARG2(regs);
-	c->length = (u32)CALL_ARG3(regs);
+	*c = (struct call){
+		.fd = (int)CALL_ARG1(regs),
+		.address = CALL_ARG2(regs),
+		.length = CALL_ARG3(regs),
+	};
 }
 
 SEC("tracepoint/syscalls/sys_exit_connect")
@@ -543,7 +636,7 @@ int on_listen_exit(struct trace_event_raw_sys_exit *ctx)
 	return simple_done(KIND_LISTEN, &c, ctx->ret);
 }
 
-/* Tier 2: the entry leaves the arguments for the exit, by thread. */
+/* Tier 3: the entry leaves the arguments for the exit, by thread. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);

@@ -48,19 +48,23 @@ var hooks = []hook{
 		{"raw_tp", []string{"on_state_raw_tp"}},
 	}},
 	{"connect", []event.ID{event.KindConnect}, []tier{
+		{"fexit", []string{"on_connect_fexit"}},
 		{"tracepoint", []string{"on_connect_exit"}},
 		{"tracepoint_pair", []string{"on_connect_pair_enter", "on_connect_pair_exit"}},
 	}},
 	{"accept", []event.ID{event.KindAccept, event.KindClose}, []tier{
+		{"fexit", []string{"on_accept_fexit_inet", "on_accept_fexit_unix"}},
 		{"tracepoint", []string{"on_accept_exit", "on_accept4_exit"}},
 		{"tracepoint_pair", []string{"on_accept_pair_enter", "on_accept_pair_exit",
 			"on_accept4_pair_enter", "on_accept4_pair_exit"}},
 	}},
 	{"bind", []event.ID{event.KindBind}, []tier{
+		{"fexit", []string{"on_bind_fexit_inet", "on_bind_fexit_inet6", "on_bind_fexit_unix"}},
 		{"tracepoint", []string{"on_bind_exit"}},
 		{"tracepoint_pair", []string{"on_bind_pair_enter", "on_bind_pair_exit"}},
 	}},
 	{"listen", []event.ID{event.KindListen}, []tier{
+		{"fexit", []string{"on_listen_fexit_inet", "on_listen_fexit_unix"}},
 		{"tracepoint", []string{"on_listen_exit"}},
 		{"tracepoint_pair", []string{"on_listen_pair_enter", "on_listen_pair_exit"}},
 	}},
@@ -232,7 +236,9 @@ func oneLine(err error) string {
 	if errors.As(err, &v) && len(v.Log) > 0 {
 		return fmt.Sprintf("%v (verifier: %s)", v.Cause, strings.TrimSpace(v.Log[len(v.Log)-1]))
 	}
-	return strings.ReplaceAll(err.Error(), "\n", " ")
+	// The library's guess at a cause is wrong from 5.11 on, and lifted before.
+	text := strings.ReplaceAll(err.Error(), " (MEMLOCK may be too low, consider rlimit.RemoveMemlock)", "")
+	return strings.ReplaceAll(text, "\n", " ")
 }
 
 func (l *loader) attachTier(a *attached, t *tier) error {
@@ -258,6 +264,8 @@ func (l *loader) link(section string, p *ebpf.Program, as ebpf.AttachType) (io.C
 	switch kind {
 	case "tp_btf":
 		return link.AttachTracing(link.TracingOptions{Program: p, AttachType: ebpf.AttachTraceRawTp})
+	case "fexit":
+		return link.AttachTracing(link.TracingOptions{Program: p, AttachType: ebpf.AttachTraceFExit})
 	case "raw_tp":
 		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: where, Program: p})
 	case "tracepoint":
