@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"unsafe"
 
 	"github.com/cilium/ebpf/link"
@@ -12,10 +13,10 @@ import (
 	"github.com/goshawk-project/goshawk/internal/procfs"
 )
 
-// Seed tells of every process that runs now, in no order: an Exec
-// with Fidelity state. It takes them from the kernel's task iterator, with exact start
-// times; where that is refused, from /proc, whose start times have a grain of 10 ms.
-// The Exec is valid during the call only.
+// Seed tells of every process that runs now, in no order: an Exec with Fidelity state. It
+// takes them from the kernel's task iterator, with exact start times; where that is refused,
+// or passes over a process (some machines hide pid 1 from it), from /proc, whose start times
+// have a grain of 10 ms. The Exec is valid during the call only.
 func (s *Sensor) Seed(ctx context.Context, yield func(*event.Exec)) error {
 	s.boot.update()
 	s.decode.toUnix = s.boot.offset
@@ -24,9 +25,10 @@ func (s *Sensor) Seed(ctx context.Context, yield func(*event.Exec)) error {
 		return err
 	}
 	defer dir.Close()
+	known := seeded{seen: map[uint32]bool{}, starts: map[uint32]uint64{}, before: bootNow()}
 	raw, err := s.iterate()
 	if err != nil {
-		return s.seedFromProc(ctx, dir, yield)
+		raw, known.before = nil, ^uint64(0)
 	}
 	for len(raw) > 0 && ctx.Err() == nil {
 		r, err := fixed[bpf.GoshawkRecExec](raw)
@@ -42,12 +44,15 @@ func (s *Sensor) Seed(ctx context.Context, yield func(*event.Exec)) error {
 			e := b.Events[0].(*event.Exec)
 			e.Fidelity = event.FidelityState
 			s.completeFromProc(dir, e)
+			known.seen[e.PID], known.starts[e.PID], known.starts[e.PPID] = true, e.Start, e.PStart
 			yield(e)
 		}
 		b.Release()
 	}
-	return ctx.Err()
+	return s.seedFromProc(ctx, dir, known, yield)
 }
+
+const tick = 10e6 // ns, the grain of /proc/PID/stat (USER_HZ)
 
 // iterate runs the task iterator once and returns its records, one after the other.
 func (s *Sensor) iterate() ([]byte, error) {
@@ -82,18 +87,32 @@ func (s *Sensor) completeFromProc(dir *procfs.Dir, e *event.Exec) {
 	e.ArgsTruncated = cut
 }
 
-// seedFromProc is the way without the task iterator (before 5.8, or refused).
-func (s *Sensor) seedFromProc(ctx context.Context, dir *procfs.Dir, yield func(*event.Exec)) error {
+// seeded is what the task iterator has told.
+type seeded struct {
+	seen   map[uint32]bool
+	starts map[uint32]uint64 // of processes and of their parents
+	before uint64            // younger processes are none of the seed's business: the hooks saw them
+}
+
+// seedFromProc tells of the processes that are not known: all without the task iterator
+// (before 5.8, or refused).
+func (s *Sensor) seedFromProc(ctx context.Context, dir *procfs.Dir, known seeded, yield func(*event.Exec)) error {
 	pids, err := dir.Pids(nil)
 	if err != nil {
 		return err
 	}
 	var stat procfs.Stat
 	var status procfs.Status
-	starts := make(map[int]uint64, len(pids))
+	pids = slices.DeleteFunc(pids, func(pid int) bool { return known.seen[uint32(pid)] })
 	for _, pid := range pids {
-		if p, err := dir.Process(pid); err == nil && p.Stat(&stat) == nil {
-			starts[pid] = stat.StartTimeNs()
+		p, err := dir.Process(pid)
+		if err != nil || p.Stat(&stat) != nil {
+			continue
+		}
+		// A child that the iterator has told of knows better, within the grain.
+		start := stat.StartTimeNs()
+		if exact := known.starts[uint32(pid)]; exact < start || exact-start >= tick {
+			known.starts[uint32(pid)] = start
 		}
 	}
 	for _, pid := range pids {
@@ -104,13 +123,16 @@ func (s *Sensor) seedFromProc(ctx context.Context, dir *procfs.Dir, yield func(*
 		if err != nil || p.Stat(&stat) != nil || p.Status(&status) != nil {
 			continue // gone meanwhile
 		}
+		if stat.StartTimeNs() > known.before {
+			continue
+		}
 		e := event.Exec{}
 		e.Kind, e.Source, e.Fidelity = event.KindExec, "procfs", event.FidelityState
 		e.BootID = s.options.BootID
 		e.NTime = bootNow()
 		e.Time = int64(e.NTime) + s.decode.toUnix
 		e.PID, e.TID, e.PPID = uint32(pid), uint32(pid), uint32(stat.PPID)
-		e.Start, e.PStart = stat.StartTimeNs(), starts[int(stat.PPID)]
+		e.Start, e.PStart = known.starts[e.PID], known.starts[e.PPID]
 		e.Comm = stat.Comm
 		e.UID, e.EUID, e.SUID, e.FSUID = status.UID, status.EUID, status.SUID, status.FSUID
 		e.GID, e.EGID, e.SGID, e.FSGID = status.GID, status.EGID, status.SGID, status.FSGID
