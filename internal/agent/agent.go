@@ -80,7 +80,7 @@ const (
 	// a loss event covers. With no events no timer runs.
 	pollEvery = time.Second
 	// gather is how long a source may hold records back before it hands them over.
-	gather = 12 * time.Millisecond
+	gather = 30 * time.Millisecond
 
 	stopSources = 10 * time.Second
 	stopStore   = 10 * time.Second

@@ -16,8 +16,13 @@ import (
 
 const (
 	// linger is how long the reader lets records gather after the first has woken it. It
-	// bounds both the delay of an event and the number of wake-ups in a second.
-	linger = 8 * time.Millisecond
+	// bounds both the delay of an event and the number of wake-ups in a second: each costs
+	// the scheduler, and the Go runtime's monitor, more than reading a record does.
+	linger = 10 * time.Millisecond
+	// lingerBusy is the same after a pass that found busy records or more, when a ring can
+	// have filled to a fifth at the worst.
+	lingerBusy = 25 * time.Millisecond
+	busy       = 64
 	// readAhead is how many bulk records are read before the critical ring is looked at.
 	readAhead = 1024
 	// maxDrain bounds one pass over the critical ring, so that bulk records get their turn.
@@ -78,16 +83,21 @@ func (s *Sensor) interrupt() {
 func (s *Sensor) read(ctx context.Context, out chan<- *event.Batch) error {
 	d := drain{s: s, ctx: ctx, out: out}
 	events := make([]unix.EpollEvent, 3)
+	wait := linger
 	for ctx.Err() == nil {
 		_, err := unix.EpollWait(s.poll, events, s.held.timeout(bootNow()))
 		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("wait for records: %w", err)
 		}
 		if ctx.Err() == nil {
-			time.Sleep(linger)
+			time.Sleep(wait)
 		}
+		d.records = 0
 		if err := d.pass(); err != nil {
 			return err
+		}
+		if wait = linger; d.records >= busy {
+			wait = lingerBusy
 		}
 	}
 	// What the kernel had written by the time of the stop still belongs to the log. With
@@ -110,6 +120,8 @@ type drain struct {
 	out   chan<- *event.Batch
 	batch *event.Batch
 	rec   ringbuf.Record
+	// records decoded since the reader last set it to zero
+	records int
 }
 
 // pass reads what both rings hold. Bulk records are read first and the critical ring after
@@ -198,6 +210,7 @@ func recordTime(raw []byte) uint64 {
 
 // record decodes one record into the present batch.
 func (d *drain) record(raw []byte) error {
+	d.records++
 	if d.batch == nil {
 		d.batch = event.NewBatch()
 	}

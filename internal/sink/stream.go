@@ -23,8 +23,8 @@ type Encoder func(dst []byte, e event.Event) []byte
 // a busy host.
 const DefaultQueue = 4 << 20
 
-// keepBuffer is the largest buffer kept when a burst is over.
-const keepBuffer = 256 << 10
+// keepBuffer is the largest buffer kept when a burst is over: what comes in 10 ms of a flood.
+const keepBuffer = 1 << 20
 
 // Options of a Stream.
 type Options struct {
