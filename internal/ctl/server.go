@@ -25,7 +25,7 @@ type Handler interface {
 // Options are the limits of a Server. The zero value means the defaults.
 type Options struct {
 	// Clients is how many may be connected at a time, further ones are turned away;
-	// 16 when zero. As long as the Handler answers that many at a time, no client
+	// 8 when zero. As long as the Handler answers that many at a time, no client
 	// makes another one wait.
 	Clients int
 	// Limit is how long one query may take; 10 minutes when zero.
@@ -60,7 +60,7 @@ var errServerClosed = errors.New("the agent is shutting down")
 // stale one is replaced.
 func Listen(path string, h Handler, o Options) (*Server, error) {
 	if o.Clients == 0 {
-		o.Clients = 16
+		o.Clients = 8
 	}
 	if o.Limit == 0 {
 		o.Limit = 10 * time.Minute

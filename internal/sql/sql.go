@@ -29,13 +29,13 @@ import (
 type Options struct {
 	// Memory is how many bytes one query may hold in SQLite; 64 MiB when zero.
 	Memory int64
-	// Queries is how many queries may run at a time, further ones wait; 4 when zero.
+	// Queries is how many queries may run at a time, further ones wait; 8 when zero.
 	Queries int
 }
 
 const (
 	defaultMemory  = 64 << 20
-	defaultQueries = 4
+	defaultQueries = 8
 	// maxText bounds what one query may be: the library gives up on names of more than
 	// 1e6 bytes, and a column without one is named after its text. osquery's packs stay
 	// below 10 KiB.
