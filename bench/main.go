@@ -91,6 +91,11 @@ func run(ctx context.Context) error {
 	}
 	rep := b.report(results)
 	fmt.Print(rep.text())
+	if len(rep.missed) > 0 && b.has("goshawk") {
+		if rep.profile, err = b.profile(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
+	}
 	if o.out == "" {
 		return nil
 	}

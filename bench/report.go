@@ -27,6 +27,8 @@ type report struct {
 	rows   []row
 	about  []string // what was measured where
 	missed []string
+	// profile is where the agent's CPU time went, when a budget was missed.
+	profile []string
 }
 
 // A budget is what goshawk may cost on the reference machine (issue 2).
@@ -80,6 +82,7 @@ func (b *bench) report(turns []turn) *report {
 		}
 		return median(all)
 	}
+	of := "" // the load that a row is about
 	add := func(what, short, format, key string, f func(t, bare turn) (float64, bool)) {
 		line := row{what: what, short: short}
 		for _, s := range r.sides {
@@ -101,7 +104,7 @@ func (b *bench) report(turns []turn) *report {
 				// As it is printed: a budget of 1.00 is not missed by 0.004.
 				if text != fmt.Sprintf(format, g.max) && v > g.max {
 					line.missed = true
-					r.missed = append(r.missed, fmt.Sprintf("%s, %s: %s, budget %s", s, what, text, limit))
+					r.missed = append(r.missed, fmt.Sprintf("%s: %s%s: %s, budget %s", s, of, strings.TrimPrefix(what, "– "), text, limit))
 				}
 			}
 			line.values = append(line.values, text)
@@ -109,6 +112,7 @@ func (b *bench) report(turns []turn) *report {
 		r.rows = append(r.rows, line)
 	}
 	for _, l := range loads {
+		of = string(l) + ", "
 		unit, scale := "µs", 1e3
 		if l == getpid {
 			unit, scale = "ns", 1
@@ -131,6 +135,7 @@ func (b *bench) report(turns []turn) *report {
 		})
 		r.captured(turns, l)
 	}
+	of = ""
 	const mb = 1 << 20
 	add("idle agent, % of a core", "CPU time of the idle agent, % of a core", "%.2f", "idle", func(t, _ turn) (float64, bool) { return t.idle * 100, t.idle >= 0 })
 	add("peak memory of the agent, MB resident (VmHWM)", "its peak memory, MB", "%.0f", "resident", func(t, _ turn) (float64, bool) {
@@ -162,7 +167,7 @@ func (r *report) captured(turns []turn, l load) {
 		line.values = append(line.values, v)
 		if strings.HasPrefix(s, "goshawk") && captured != generated {
 			line.missed = true
-			r.missed = append(r.missed, fmt.Sprintf("%s, %s: captured %s", s, phrases[l], v))
+			r.missed = append(r.missed, fmt.Sprintf("%s: %s, events captured: %s", s, l, v))
 		}
 	}
 	line.budget = "all"
@@ -279,6 +284,10 @@ func (r *report) markdown() string {
 			b.WriteString("- " + m + "\n")
 		}
 	}
+	if len(r.profile) > 0 {
+		b.WriteString("\nWhere goshawk's CPU time went under the first two loads (`perf record -g`, another turn):\n\n```text\n")
+		b.WriteString(strings.Join(r.profile, "\n") + "\n```\n")
+	}
 	return b.String()
 }
 
@@ -308,7 +317,7 @@ func (r *report) brief(b *bytes.Buffer) {
 }
 
 const intro = "`make bench`" + `, as root, repeats this on your machine and writes this file anew: it takes
-about five minutes, installs gcc and auditd when they are missing, changes the kernel's
+about five minutes, installs gcc, auditd and perf when they are missing, changes the kernel's
 audit rules while it runs and puts back what it found.
 
 How it measures:
