@@ -52,7 +52,15 @@ type plan struct {
 
 type filter struct {
 	column int
-	values []int64
+	values []int64 // sorted
+}
+
+func (f *filter) passes(v int64) bool {
+	if len(f.values) <= 8 {
+		return slices.Contains(f.values, v)
+	}
+	_, ok := slices.BinarySearch(f.values, v)
+	return ok
 }
 
 // bounds is what the directory of blocks can tell apart.
@@ -100,8 +108,9 @@ func newHead(st *stream, p *pool, s *event.Selection) (*head, error) {
 		if len(eq.Values) == 0 {
 			return nil, nil
 		}
-		h.plan.filters = append(h.plan.filters, filter{i, eq.Values})
-		low, high := slices.Min(eq.Values), slices.Max(eq.Values)
+		values := slices.Sorted(slices.Values(eq.Values))
+		h.plan.filters = append(h.plan.filters, filter{i, values})
+		low, high := values[0], values[len(values)-1]
 		b := &h.bounds
 		switch i {
 		case st.pid:
@@ -162,14 +171,14 @@ func (h *head) decode(b *block) error {
 			return err
 		}
 		if c.same {
-			if !slices.Contains(f.values, c.values[0]) {
+			if !f.passes(c.values[0]) {
 				h.rows = h.rows[:0]
 			}
 			continue
 		}
 		kept := h.rows[:0]
 		for _, row := range h.rows {
-			if slices.Contains(f.values, c.values[row]) {
+			if f.passes(c.values[row]) {
 				kept = append(kept, row)
 			}
 		}

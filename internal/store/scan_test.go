@@ -82,7 +82,7 @@ func randomSelection(r *rand.Rand, events []event.Event) event.Selection {
 			continue
 		}
 		eq := event.Equal{Column: name}
-		for range r.IntN(5) {
+		for range r.IntN(5) * r.IntN(5) {
 			e := some()
 			if c := event.ByID(e.Head().Kind).Column(name); c != nil {
 				eq.Values = append(eq.Values, c.Int(e))
