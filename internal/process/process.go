@@ -16,8 +16,8 @@ import (
 const (
 	// DefaultEntries bounds the table's processes, running and lately exited.
 	DefaultEntries = 1 << 16
-	// DefaultBytes bounds its memory: about 50,000 processes with ordinary arguments.
-	DefaultBytes = 16 << 20
+	// DefaultBytes bounds its memory: about 35,000 processes with ordinary arguments.
+	DefaultBytes = 12 << 20
 	// DefaultGrace is how long an exited process is kept for events that come late.
 	DefaultGrace = 30 * time.Second
 	// DefaultLookups bounds look-ups a second; one in /proc costs about 25 us.
