@@ -39,6 +39,17 @@ type Subscriber struct {
 	Kinds []event.ID
 }
 
+// Subscribers picks the tables over events.
+func Subscribers(all []schema.Relation) []Subscriber {
+	var out []Subscriber
+	for _, r := range all {
+		if t, ok := r.(*eventTable); ok {
+			out = append(out, Subscriber{t.name, t.kinds})
+		}
+	}
+	return out
+}
+
 // SelfTables returns the tables by which the agent tells about itself.
 func SelfTables(s Self) []schema.Relation {
 	return []schema.Relation{hooksTable(s), lossesTable(s), sourcesTable(s), eventsTable(s)}
