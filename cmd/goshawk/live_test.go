@@ -35,6 +35,7 @@ type live struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	root   string
+	begun  time.Time
 	out    string // file with its standard output
 	stderr []string
 	said   chan struct{} // closed at the end of standard error
@@ -58,7 +59,7 @@ func startRun(t *testing.T, root string, args ...string) *live {
 func startRunTo(t *testing.T, out *os.File, root string, args ...string) *live {
 	t.Helper()
 	needRoot(t)
-	l := &live{t: t, root: root, said: make(chan struct{})}
+	l := &live{t: t, root: root, begun: time.Now(), said: make(chan struct{})}
 	l.cmd = exec.Command("goshawk", append([]string{"run", "--root-dir", root}, args...)...)
 	l.cmd.Stdout = out
 	pipe, err := l.cmd.StderrPipe()

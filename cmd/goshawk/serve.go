@@ -20,13 +20,14 @@ import (
 type answers struct {
 	agent  *agent.Agent
 	store  *store.Store
+	memory *memory
 	engine *sql.Engine
 	server *ctl.Server
 }
 
 // serve opens the socket of a running agent.
-func serve(path string, a *agent.Agent, s *store.Store) (*answers, error) {
-	h := &answers{agent: a, store: s}
+func serve(path string, a *agent.Agent, s *store.Store, m *memory) (*answers, error) {
+	h := &answers{agent: a, store: s, memory: m}
 	var err error
 	if h.engine, err = sql.Open(relations(h.self, s), sql.Options{}); err != nil {
 		return nil, err
@@ -45,6 +46,8 @@ func (h *answers) Query(ctx context.Context, text string, r sql.Receiver) error 
 	if err := h.agent.Sync(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, agent.ErrStopped) {
 		r.Warning(fmt.Sprintf("the newest events are missing: %v", err))
 	}
+	h.memory.add(1)
+	defer h.memory.add(-1)
 	return h.engine.Query(ctx, text, r)
 }
 

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -111,7 +110,7 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 		defer c.close()
 		filter = c.match
 	}
-	boundMemory()
+	memory := newMemory()
 
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -133,7 +132,7 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 		BootID:  w.bootID, Peak: procfs.At("").SelfPeak, Warn: warn,
 	})
 
-	answers, err := serve(o.socketPath(), a, w.store)
+	answers, err := serve(o.socketPath(), a, w.store, memory)
 	if err != nil {
 		return err
 	}
@@ -181,22 +180,4 @@ func isTerminal(w io.Writer) bool {
 	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
-}
-
-// The agent is to stay below 64 MB of resident memory under load. The rings, the binary's
-// own pages and SQLite take about 25 of them; what follows is for Go's heap, whose live
-// part is about 15 MB then. The limit is soft: past it the collector works harder.
-const (
-	gcPercent   = 50
-	memoryLimit = 44 << 20
-)
-
-// boundMemory tunes the collector unless the environment already has.
-func boundMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
-	}
 }
