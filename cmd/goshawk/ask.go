@@ -41,7 +41,9 @@ func (h *host) ask(*cobra.Command) (q querier, done func() error, err error) {
 	if log.reader, log.err = store.OpenReader(h.store()); errors.Is(log.err, store.ErrMissing) {
 		log.err = nil // nothing has happened yet
 	}
-	engine, err := sql.Open(relations(nil, log), sql.Options{})
+	env := here()
+	env.InstanceID = readInstance(h.store())
+	engine, err := sql.Open(relations(env, nil, log), sql.Options{})
 	if err != nil {
 		return nil, nil, failed(errors.Join(err, log.close()))
 	}
@@ -52,13 +54,7 @@ func (h *host) ask(*cobra.Command) (q querier, done func() error, err error) {
 type remote struct{ *ctl.Client }
 
 // Tables implements querier.
-func (remote) Tables() []*schema.Def {
-	var defs []*schema.Def
-	for _, r := range relations(nil, nil) {
-		defs = append(defs, r.Def())
-	}
-	return defs
-}
+func (remote) Tables() []*schema.Def { return definitions() }
 
 // files is the log of an agent that does not run. What is wrong with it matters only to
 // queries that read it.

@@ -53,9 +53,18 @@ func TestLiveQuery(t *testing.T) {
 	check(t, "publisher", query(t, root, "SELECT publisher, active FROM osquery_events WHERE name = 'process_events'"),
 		[]map[string]string{{"publisher": "ebpf", "active": "1"}})
 
+	flags := query(t, root, "SELECT name, value FROM osquery_flags WHERE name IN ('events_expiry', 'enable_bpf_events') ORDER BY name")
+	check(t, "flags", flags, []map[string]string{{"name": "enable_bpf_events", "value": "true"}, {"name": "events_expiry", "value": "86400"}})
+	info := "SELECT instance_id FROM osquery_info"
+	instance := query(t, root, info)
+	if !uuidForm.MatchString(instance[0]["instance_id"]) {
+		t.Errorf("instance %v", instance)
+	}
+
 	// What was committed for the query survives a kill.
 	l.stop(os.Kill)
 	check(t, "from the store", query(t, root, sql), rows)
+	check(t, "instance from the store", query(t, root, info), instance)
 }
 
 // TestLiveBalanceBySQL asks the agent whether generated = delivered + filtered + lost.

@@ -25,11 +25,11 @@ type answers struct {
 	server *ctl.Server
 }
 
-// serve opens the socket of a running agent.
-func serve(path string, a *agent.Agent, s *store.Store, m *memory) (*answers, error) {
+// serve opens the socket of a running agent, whose tables are told env.
+func serve(path string, env *table.Env, a *agent.Agent, s *store.Store, m *memory) (*answers, error) {
 	h := &answers{agent: a, store: s, memory: m}
 	var err error
-	if h.engine, err = sql.Open(relations(h.self, s), sql.Options{}); err != nil {
+	if h.engine, err = sql.Open(relations(env, h.self, s), sql.Options{}); err != nil {
 		return nil, err
 	}
 	if h.server, err = ctl.Listen(path, h, ctl.Options{}); err != nil {

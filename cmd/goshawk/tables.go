@@ -32,14 +32,14 @@ cheaper, or change what it looks at.`,
 			if format != "table" && format != "json" {
 				return failf(exitUsage, "no format is called %q; formats are table, json", format)
 			}
-			all := relations(nil, nil)
+			all := definitions()
 			if len(args) == 0 {
 				return failed(listTables(cmd.OutOrStdout(), all, format))
 			}
-			for _, r := range all {
-				for _, name := range append([]string{r.Def().Name}, r.Def().Aliases...) {
+			for _, d := range all {
+				for _, name := range append([]string{d.Name}, d.Aliases...) {
 					if strings.EqualFold(name, args[0]) {
-						return failed(showTable(cmd.OutOrStdout(), r.Def(), format))
+						return failed(showTable(cmd.OutOrStdout(), d, format))
 					}
 				}
 			}
@@ -101,17 +101,17 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-func listTables(w io.Writer, all []schema.Relation, format string) error {
+func listTables(w io.Writer, all []*schema.Def, format string) error {
 	if format == "json" {
 		list := make([]tableText, len(all))
-		for i, r := range all {
-			list[i] = describe(r.Def())
+		for i, d := range all {
+			list[i] = describe(d)
 		}
 		return printJSON(w, list)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, r := range all {
-		fmt.Fprintf(t, "%s\t%s\n", r.Def().Name, r.Def().Doc)
+	for _, d := range all {
+		fmt.Fprintf(t, "%s\t%s\n", d.Name, d.Doc)
 	}
 	return t.Flush()
 }

@@ -132,7 +132,12 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 		BootID:  w.bootID, Peak: procfs.At("").SelfPeak, Warn: warn,
 	})
 
-	answers, err := serve(o.socketPath(), a, w.store, memory)
+	env := here()
+	env.StartTime, env.Flags = time.Now(), o.osqueryFlags
+	if env.InstanceID, err = makeInstance(o.store()); err != nil {
+		warn(fmt.Sprintf("keep the identity of this installation: %v", err))
+	}
+	answers, err := serve(o.socketPath(), env, a, w.store, memory)
 	if err != nil {
 		return err
 	}
