@@ -59,6 +59,7 @@ static __always_inline int emit_dns(struct __sk_buff *skb, bool answer, u16 fami
 
 static __always_inline int on_packet(struct __sk_buff *skb, bool answer)
 {
+	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
 	u8 header[40];
 	u16 port[2];
 	u16 family;
@@ -66,7 +67,10 @@ static __always_inline int on_packet(struct __sk_buff *skb, bool answer)
 
 	if (!wanted(KIND_DNS))
 		return 1;
+	/* Nearly every packet is none of ours, and its header is at hand. */
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (data + 20 <= end && data[9] != IPPROTO_UDP)
+			return 1;
 		/* a fragment after the first has no ports */
 		if (bpf_skb_load_bytes(skb, 0, header, 20) || header[9] != IPPROTO_UDP ||
 		    (header[6] & 0x1f) || header[7])
@@ -74,6 +78,8 @@ static __always_inline int on_packet(struct __sk_buff *skb, bool answer)
 		off = (header[0] & 15) * 4;
 		family = AF_INET;
 	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		if (data + 40 <= end && data[6] != IPPROTO_UDP)
+			return 1;
 		if (bpf_skb_load_bytes(skb, 0, header, 40) || header[6] != IPPROTO_UDP)
 			return 1;
 		off = 40;

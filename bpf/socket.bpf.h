@@ -403,7 +403,10 @@ static __always_inline bool was_told(struct task_struct *t, u64 sock, int err)
 
 	if (!s)
 		return false;
-	same = s->sock == sock && s->err == err && bpf_ktime_get_boot_ns() - s->time < TOLD_NS;
+	same = s->sock == sock && bpf_ktime_get_boot_ns() - s->time < TOLD_NS;
+	if (same && err == -EINPROGRESS) /* refused between the call's last look and its exit */
+		return true;
+	same = same && s->err == err;
 	bpf_map_delete_elem(&told, &tid);
 	return same;
 }
@@ -490,7 +493,7 @@ SHARED int accept_done(struct call *c, long ret)
 	}
 	/* Reset by its peer before it was accepted: its change of state went by unowned. */
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE && !bpf_map_delete_elem(&owners, &key))
-		emit_owned(sk, &fresh, KIND_CLOSE, -BPF_CORE_READ(sk, sk_err), fresh.since);
+		emit_owned(sk, &fresh, KIND_CLOSE, -BPF_CORE_READ(sk, sk_err), bpf_ktime_get_boot_ns());
 	return 0;
 }
 
@@ -651,10 +654,13 @@ static __always_inline int call_begins(struct trace_event_raw_sys_enter *ctx, u1
 	struct call c = {
 		.since = bpf_ktime_get_boot_ns(),
 		.fd = (int)ctx->args[0],
-		.address = ctx->args[1],
-		.length = (u32)ctx->args[2],
 	};
 
+	/* A program that looks past the arguments of its call is not attached, and listen has two. */
+	if (kind == KIND_CONNECT || kind == KIND_BIND) {
+		c.address = ctx->args[1];
+		c.length = (u32)ctx->args[2];
+	}
 	if (bpf_map_update_elem(&calls, &tid, &c, BPF_ANY)) {
 		COUNT(kind, generated);
 		COUNT(kind, lost_map);

@@ -111,6 +111,7 @@ type loader struct {
 	cache  *btf.Cache // the kernel's types, decoded once for all programs
 	types  *btf.Spec  // instead of the running kernel's, or nil
 	forced map[string]string
+	denied map[string]error // tiers that this kernel grants to nobody
 
 	fs      procfs.FS
 	cgroup  string // the cgroup2 mount, found when first needed
@@ -217,7 +218,14 @@ func (l *loader) attach(a *attached) error {
 			a.refused = append(a.refused, t.name+": not wanted")
 			continue
 		}
-		if err := l.attachTier(a, t); err != nil {
+		err := l.denied[t.name]
+		if err == nil {
+			err = l.attachTier(a, t)
+		}
+		if err != nil {
+			if l.denied[t.name] == nil && denied(err) {
+				l.denied[t.name] = fmt.Errorf("denied, as to hook %s: %w", a.hook.name, unix.EPERM)
+			}
 			last = err
 			a.refused = append(a.refused, t.name+": "+oneLine(err))
 			if e := a.close(); e != nil {
@@ -229,6 +237,12 @@ func (l *loader) attach(a *attached) error {
 		return nil
 	}
 	return last
+}
+
+// denied reports whether a kernel refused a kind of program, and not this one in particular.
+func denied(err error) bool {
+	var v *ebpf.VerifierError
+	return errors.Is(err, unix.EPERM) && !(errors.As(err, &v) && len(v.Log) > 0)
 }
 
 func oneLine(err error) string {

@@ -96,8 +96,13 @@ func (s *Sensor) read(ctx context.Context, out chan<- *event.Batch) error {
 		if err := d.pass(); err != nil {
 			return err
 		}
-		if wait = linger; d.records >= busy {
+		switch {
+		case d.behind:
+			wait = 0
+		case d.records >= busy:
 			wait = lingerBusy
+		default:
+			wait = linger
 		}
 	}
 	// What the kernel had written by the time of the stop still belongs to the log. With
@@ -122,6 +127,8 @@ type drain struct {
 	rec   ringbuf.Record
 	// records decoded since the reader last set it to zero
 	records int
+	// behind says that the last pass left records in the rings: now is no time to linger.
+	behind bool
 }
 
 // pass reads what both rings hold. Bulk records are read first and the critical ring after
@@ -141,6 +148,7 @@ func (d *drain) pass() error {
 		s.fresh = append(s.fresh, d.rec.RawSample...)
 		s.freshAt = append(s.freshAt, len(s.fresh))
 	}
+	d.behind = len(s.freshAt) == readAhead
 	next, from := 0, 0
 	emitBefore := func(t uint64) error {
 		for next < len(s.freshAt) {
@@ -160,7 +168,7 @@ func (d *drain) pass() error {
 	var last uint64
 	for n := 0; s.critical.AvailableBytes() > 0; n++ {
 		if n == maxDrain {
-			exhausted = false
+			exhausted, d.behind = false, true
 			break
 		}
 		if err := s.critical.ReadInto(&d.rec); err != nil {

@@ -93,7 +93,7 @@ func (s *Sensor) open(spec *ebpf.CollectionSpec) error {
 	if err != nil {
 		return err
 	}
-	l := loader{spec: spec, cache: btf.NewCache(), types: kernelTypes, forced: o.Tiers, fs: o.FS}
+	l := loader{spec: spec, cache: btf.NewCache(), types: kernelTypes, forced: o.Tiers, denied: map[string]error{}, fs: o.FS}
 	// Before 5.11 maps count against RLIMIT_MEMLOCK. Where it may not be raised, creating
 	// them tells whether it had to be.
 	_ = rlimit.RemoveMemlock()
