@@ -190,6 +190,7 @@ func (w *writer) expire() (removed []removal, more bool, err error) {
 			}
 			reason := ""
 			switch {
+			case b == nil:
 			case b.maxTime < cutoff:
 				reason = ReasonExpired
 			case o.MaxRows > 0 && t.rows-b.rows >= o.MaxRows:
@@ -254,7 +255,7 @@ func (w *writer) victim() (*tally, error) {
 		if err != nil {
 			return nil, err
 		}
-		if pick == nil || b.eid < pick.oldest.eid {
+		if b != nil && (pick == nil || b.eid < pick.oldest.eid) {
 			pick = t
 		}
 	}
@@ -268,7 +269,7 @@ func class(t *tally) int {
 	return 0
 }
 
-// oldest looks up the oldest block of t, which has one.
+// oldest looks up the oldest block of t, which should have one; nil when it has not.
 func (w *writer) oldest(t *tally) (*oldBlock, error) {
 	if t.oldest != nil {
 		return t.oldest, nil
@@ -282,7 +283,8 @@ func (w *writer) oldest(t *tally) (*oldBlock, error) {
 		if err := q.Err(); err != nil {
 			return nil, err
 		}
-		return nil, fmt.Errorf("%w: %d blocks of %s are missing", ErrCorrupt, t.blocks, t.name)
+		t.rows, t.blocks, t.bytes = 0, 0, 0
+		return nil, nil
 	}
 	t.oldest = &oldBlock{
 		eid: q.ColumnInt64(0), maxTime: q.ColumnInt64(1), rows: q.ColumnInt64(2), bytes: q.ColumnInt64(3),
@@ -385,7 +387,7 @@ func (w *writer) merge(t *tally, run []smallBlock, newest bool) error {
 		t.blocks--
 	}
 	t.oldest = nil
-	if err := w.insert(&p); err != nil {
+	if _, err := w.insert(&p); err != nil {
 		return err
 	}
 	if err := w.db.Exec(`COMMIT`); err != nil {

@@ -32,6 +32,8 @@ type writer struct {
 	blocks   []packed // not on disk yet, oldest first
 	retry    time.Duration
 	leftover error // what Close tells
+
+	unreserved bool // the last attempt to set numbers aside failed
 }
 
 // statements are those of the writer, prepared.
@@ -93,9 +95,11 @@ func (w *writer) flush() (again bool) {
 	s.mu.Unlock()
 
 	if eid > w.lock.eid-eidReserve/2 {
-		if err := w.reserve(eid); err != nil {
+		err := w.reserve(eid)
+		if err != nil && !w.unreserved {
 			s.o.Warn(fmt.Sprintf("store: set event numbers aside: %v", err))
 		}
+		w.unreserved = err != nil
 	}
 	w.pack(queue)
 	if suspect {
@@ -300,10 +304,14 @@ func (w *writer) tryWrite() (more bool, err error) {
 		return false, err
 	}
 	for i := range w.blocks {
-		if err := w.insert(&w.blocks[i]); err != nil {
+		p := &w.blocks[i]
+		added, err := w.insert(p)
+		if err != nil {
 			return false, err
 		}
-		w.tally(w.blocks[i].stream.name).append(&w.blocks[i])
+		if added {
+			w.tally(p.stream.name).append(p)
+		}
 	}
 	removed, more, err := w.expire()
 	if err != nil {
@@ -320,11 +328,22 @@ func (w *writer) tryWrite() (more bool, err error) {
 	return more, nil
 }
 
-// insert adds a block to the database.
-func (w *writer) insert(p *packed) error {
+// insert adds a block to the database. It reports false when the block was there: a commit
+// that failed at its very end, as when syncing did, may have happened nevertheless. Then
+// it is written again, for it may not be on disk.
+func (w *writer) insert(p *packed) (added bool, err error) {
 	layout, err := w.layout(p.stream)
 	if err != nil {
-		return err
+		return false, err
+	}
+	there, err := w.has(p)
+	if err != nil {
+		return false, err
+	}
+	if there {
+		if err := w.remove(p.stream.name, p.span.lastEID); err != nil {
+			return false, err
+		}
 	}
 	q := w.sql.insertBlock
 	n := p.span
@@ -337,13 +356,27 @@ func (w *writer) insert(p *packed) error {
 		err = q.Exec()
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	q = w.sql.insertData
 	if err := errors.Join(q.BindInt64(1, n.lastEID), q.BindBlob(2, p.data)); err != nil {
-		return err
+		return false, err
 	}
-	return q.Exec()
+	return !there, q.Exec()
+}
+
+// has reports whether a block is in the database. None is that is newer than those found
+// when it was opened.
+func (w *writer) has(p *packed) (bool, error) {
+	if p.span.lastEID > w.lastEID {
+		return false, nil
+	}
+	q := w.sql.readBlock
+	defer q.Reset()
+	if err := errors.Join(q.BindText(1, p.stream.name), q.BindInt64(2, p.span.lastEID)); err != nil {
+		return false, err
+	}
+	return q.Step(), q.Err()
 }
 
 // remove deletes a block from the database.
