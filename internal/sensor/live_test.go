@@ -33,8 +33,8 @@ const patience = 20 * time.Second
 var helper string
 
 // The first thread is left alone: /proc/self is what that thread sees, and tests put theirs
-// into other namespaces.
-func init() { runtime.LockOSThread() }
+// into other namespaces. Only while variables are initialized is it sure to be the first.
+var _ = func() bool { runtime.LockOSThread(); return true }()
 
 // TestMain builds the helper and sees that nothing of ours is left at the end.
 func TestMain(m *testing.M) {
@@ -114,6 +114,8 @@ type live struct {
 	events  []event.Event
 	arrived chan struct{} // closed and made anew at each batch
 	stopped bool
+
+	collected chan struct{} // closed when all events have arrived
 }
 
 // watch opens a sensor, each hook at the tier that o forces, or at the best that this kernel
@@ -144,14 +146,13 @@ func watch(t testing.TB, o Options) *live {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &live{t: t, s: s, tiers: tiers, cancel: cancel, done: make(chan error, 1),
-		out: make(chan *event.Batch, 4), arrived: make(chan struct{})}
+		out: make(chan *event.Batch, 4), arrived: make(chan struct{}), collected: make(chan struct{})}
 	go func() {
 		l.done <- s.Run(ctx, l.out)
 		close(l.out)
 	}()
-	collected := make(chan struct{})
 	go func() {
-		defer close(collected)
+		defer close(l.collected)
 		for b := range l.out { // batches are not released: their events are kept
 			l.mu.Lock()
 			l.events = append(l.events, b.Events...)
@@ -162,7 +163,7 @@ func watch(t testing.TB, o Options) *live {
 	}()
 	t.Cleanup(func() {
 		l.stop()
-		<-collected
+		<-l.collected
 	})
 	return l
 }

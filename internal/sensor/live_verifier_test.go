@@ -1,0 +1,70 @@
+package sensor
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/goshawk-project/goshawk/bpf"
+	"github.com/goshawk-project/goshawk/internal/procfs"
+)
+
+// maxVerified bounds what the verifier has to walk through for one program, as a measure of
+// the time that starting takes.
+const maxVerified = 20000
+
+// The verifier takes each program alone, and all of them over one set of maps. A kind of
+// program that this kernel denies to everybody (fexit on some) is passed over and named.
+func TestLiveVerifier(t *testing.T) {
+	needRoot(t)
+	spec, err := bpf.LoadGoshawk()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := Options{FS: procfs.At(""), Env: []string{"PATH"}}
+	if err := configure(spec, &o, kindMask(nil)); err != nil {
+		t.Fatal(err)
+	}
+	base, err := ebpf.NewCollection(&ebpf.CollectionSpec{
+		Maps: spec.Maps, Variables: spec.Variables, Types: spec.Types, ByteOrder: spec.ByteOrder})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer base.Close()
+	l := loader{spec: spec, maps: base.Maps, cache: btf.NewCache(), fs: o.FS}
+	var taken []string
+	for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
+		t.Run(name, func(t *testing.T) {
+			c, err := l.load(name)
+			if err != nil && denied(err) && strings.HasPrefix(spec.Programs[name].SectionName, "fexit/") {
+				t.Logf("denied by this kernel to everybody: %v", err)
+				return
+			}
+			if err != nil {
+				var v *ebpf.VerifierError
+				if errors.As(err, &v) {
+					t.Fatalf("%+v", v)
+				}
+				t.Fatal(err)
+			}
+			defer c.Close()
+			taken = append(taken, name)
+			info, err := c.Programs[name].Info()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, ok := info.VerifiedInstructions(); ok && n > maxVerified {
+				t.Errorf("the verifier walked %d instructions, want at most %d", n, maxVerified)
+			}
+		})
+	}
+	c, err := l.load(taken...)
+	if err != nil {
+		t.Fatalf("all together: %v", err)
+	}
+	c.Close()
+}
