@@ -142,7 +142,7 @@ func (c *cursor) step(h *head) (bool, error) {
 		err = c.conn.block.open(s.ColumnRawBlob(5), l)
 	}
 	if err == nil {
-		err = h.decode(&c.conn.block)
+		err = h.decode(&c.conn.block, b.hold(s.ColumnInt64(1), h.after, s.ColumnInt64(6), s.ColumnInt64(7)))
 	}
 	if errors.Is(err, errBlock) {
 		h.rows = h.rows[:0]

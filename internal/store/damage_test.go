@@ -319,7 +319,7 @@ func FuzzBlock(f *testing.F) {
 			h.columns = make([]columnBuffer, len(st.columns))
 			b := block{zstd: z}
 			if err = b.open(data, l); err == nil {
-				err = h.decode(&b)
+				err = h.decode(&b, len(data)%2 == 0)
 			}
 			if err != nil {
 				if !errors.Is(err, errBlock) {

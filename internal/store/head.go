@@ -70,6 +70,11 @@ type bounds struct {
 	minPID, maxPID   int64
 }
 
+// hold reports whether a block lies within the bounds.
+func (n *bounds) hold(firstEID, lastEID, minTime, maxTime int64) bool {
+	return firstEID > n.minEID && lastEID <= n.maxEID && minTime >= n.minTime && maxTime <= n.maxTime
+}
+
 // newHead plans the scan of one stream; nil when nothing in it can be wanted.
 func newHead(st *stream, p *pool, s *event.Selection) (*head, error) {
 	h := &head{stream: st, after: s.AfterEID}
@@ -135,32 +140,20 @@ func newHead(st *stream, p *pool, s *event.Selection) (*head, error) {
 }
 
 // decode picks the rows of a block that are wanted and, when there are any, reads the
-// columns that are to be filled in.
-func (h *head) decode(b *block) error {
+// columns that are to be filled in. When all of the block is within the bounds, eid and
+// time are not looked at before that.
+func (h *head) decode(b *block, within bool) error {
 	h.rows, h.at = h.rows[:0], 0
 	h.ints, h.strs = h.ints[:0], h.strs[:0]
 	for i := range h.columns {
 		h.columns[i].ready = false
 	}
-	eids, err := h.read(b, h.stream.eid)
-	if err != nil {
-		return err
-	}
-	times, err := h.read(b, h.stream.time)
-	if err != nil {
-		return err
-	}
-	h.eids = eids.values
-	n := &h.bounds
-	last := int64(0)
-	for row, id := range eids.values {
-		if id <= last {
-			return damaged("eid %d after %d", id, last)
-		}
-		last = id
-		if time := times.values[row]; id > n.minEID && id <= n.maxEID && time >= n.minTime && time <= n.maxTime {
+	if within {
+		for row := range b.rows {
 			h.rows = append(h.rows, int32(row))
 		}
+	} else if err := h.cut(b); err != nil {
+		return err
 	}
 	for _, f := range h.plan.filters {
 		if len(h.rows) == 0 {
@@ -187,7 +180,36 @@ func (h *head) decode(b *block) error {
 	if len(h.rows) == 0 {
 		return nil
 	}
+	eids, err := h.read(b, h.stream.eid)
+	if err != nil {
+		return err
+	}
+	h.eids = eids.values
+	for row := 1; row < len(h.eids); row++ {
+		if h.eids[row] <= h.eids[row-1] {
+			return damaged("eid %d after %d", h.eids[row], h.eids[row-1])
+		}
+	}
 	return h.prepare(b)
+}
+
+// cut picks the rows within the bounds.
+func (h *head) cut(b *block) error {
+	eids, err := h.read(b, h.stream.eid)
+	if err != nil {
+		return err
+	}
+	times, err := h.read(b, h.stream.time)
+	if err != nil {
+		return err
+	}
+	n := &h.bounds
+	for row, id := range eids.values {
+		if time := times.values[row]; id > n.minEID && id <= n.maxEID && time >= n.minTime && time <= n.maxTime {
+			h.rows = append(h.rows, int32(row))
+		}
+	}
+	return nil
 }
 
 // read decodes the numbers of a column, once for each block.

@@ -97,12 +97,11 @@ type layoutKey struct {
 type directory struct {
 	stream string
 	rows   int
-	bytes  int64
 	span   span
 }
 
 const nextSQL = `
-SELECT b.last_eid, b.first_eid, b.rows, b.kinds, b.layout, d.columns
+SELECT b.last_eid, b.first_eid, b.rows, b.kinds, b.layout, d.columns, b.min_time, b.max_time
 FROM block b JOIN data d ON d.last_eid = b.last_eid
 WHERE b.stream = ?1 AND b.last_eid > ?2 AND b.first_eid <= ?3
 	AND b.max_time >= ?4 AND b.min_time <= ?5 AND b.max_pid >= ?6 AND b.min_pid <= ?7

@@ -425,7 +425,7 @@ func (w *writer) readInto(b *builder, h *head, eid int64) error {
 	if err := w.block.open(q.ColumnRawBlob(1), l); err != nil {
 		return err
 	}
-	if err := h.decode(&w.block); err != nil {
+	if err := h.decode(&w.block, true); err != nil {
 		return err
 	}
 	for h.at < len(h.rows) {
