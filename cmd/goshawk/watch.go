@@ -167,7 +167,7 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 // encoder is how events are printed.
 func (o *runOptions) encoder(out io.Writer, processes *process.Table) sink.Encoder {
 	if o.format == "json" {
-		return sink.JSON
+		return sink.NewJSON().Append
 	}
 	users := &userNames{}
 	text := &sink.Text{

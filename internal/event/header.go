@@ -57,16 +57,16 @@ func ProcessID(bootID string, pid uint32, start uint64) string {
 	if start == 0 || pid == 0 {
 		return ""
 	}
-	if len(bootID) > 8 {
-		bootID = bootID[:8]
-	}
-	b := make([]byte, 0, 40)
-	b = append(b, bootID...)
-	b = append(b, '-')
-	b = strconv.AppendUint(b, uint64(pid), 10)
-	b = append(b, '-')
-	b = strconv.AppendUint(b, start, 36)
-	return string(b)
+	return string(AppendProcessID(make([]byte, 0, 40), bootID, pid, start))
+}
+
+// AppendProcessID appends the identity of a process whose start time is known.
+func AppendProcessID(dst []byte, bootID string, pid uint32, start uint64) []byte {
+	dst = append(dst, bootID[:min(8, len(bootID))]...)
+	dst = append(dst, '-')
+	dst = strconv.AppendUint(dst, uint64(pid), 10)
+	dst = append(dst, '-')
+	return strconv.AppendUint(dst, start, 36)
 }
 
 func processID(h *Header) schema.Value {

@@ -212,6 +212,3 @@ func (s *Stream) Counts() []event.Count {
 	}
 	return out
 }
-
-// JSON is the encoder of one object a line.
-func JSON(dst []byte, e event.Event) []byte { return append(event.AppendJSON(dst, e), '\n') }

@@ -51,7 +51,7 @@ func TestStreamToAFileLosesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	s := NewStream(f, Options{Name: "stdout", Encode: JSON})
+	s := NewStream(f, Options{Name: "stdout", Encode: NewJSON().Append})
 	batch := make([]event.Event, 0, event.BatchSize)
 	for range event.BatchSize {
 		batch = append(batch, &event.Exec{Header: head(event.KindExec), Args: "curl\x00-s\x00http://example.com/\x00"})
@@ -174,7 +174,7 @@ func BenchmarkOffer(b *testing.B) {
 	for _, c := range []struct {
 		name   string
 		encode Encoder
-	}{{"json", JSON}, {"text", text().Append}} {
+	}{{"json", NewJSON().Append}, {"text", text().Append}} {
 		b.Run(c.name, func(b *testing.B) {
 			s := NewStream(io.Discard, Options{Name: "stdout", Encode: c.encode})
 			b.ReportAllocs()
