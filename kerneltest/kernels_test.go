@@ -66,8 +66,17 @@ func build(t *testing.T) map[string]string {
 		}
 		out[name] = path
 	}
+	helper := filepath.Join(dir, "helper")
+	c := exec.Command("gcc", "-static", "-O1", "-o", helper, "../internal/sensor/testdata/helper.c", "-lpthread")
+	if b, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("build helper: %v\n%s", err, b)
+	}
+	out[helperName] = helper
 	return out
 }
+
+// helperName is the program that does what Go cannot (threads that leave, raw clones).
+const helperName = "helper"
 
 func boot(t *testing.T, kernel string, binaries map[string]string) {
 	fetched, err := exec.Command("./fetch.sh", kernel).Output()
@@ -161,7 +170,12 @@ func pack(t *testing.T, dir, kernelRoot string, binaries map[string]string) stri
 	}
 	copyFile(t, "/bin/busybox", filepath.Join(ird, "bin/busybox"))
 	copyFile(t, "init", filepath.Join(ird, "init"))
+	copyDynamic(t, ird, "/sbin/ip") // BusyBox's own makes no veth pairs
 	for name, path := range binaries {
+		if name == helperName {
+			copyFile(t, path, filepath.Join(ird, name))
+			continue
+		}
 		copyFile(t, path, filepath.Join(ird, "tests", name))
 	}
 	var list []string
@@ -200,6 +214,19 @@ func pack(t *testing.T, dir, kernelRoot string, binaries map[string]string) stri
 	return out
 }
 
+// copyDynamic copies a program of this machine and the libraries it names.
+func copyDynamic(t *testing.T, ird, program string) {
+	t.Helper()
+	copyFile(t, program, filepath.Join(ird, "usr/sbin", filepath.Base(program)))
+	out, err := exec.Command("ldd", program).Output()
+	must(t, err)
+	for _, word := range strings.Fields(string(out)) {
+		if strings.HasPrefix(word, "/") {
+			copyFile(t, word, filepath.Join(ird, word))
+		}
+	}
+}
+
 func unpack(t *testing.T, to string, command ...string) {
 	t.Helper()
 	b, err := exec.Command(command[0], command[1:]...).Output()
@@ -211,6 +238,7 @@ func unpack(t *testing.T, to string, command ...string) {
 
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
+	must(t, os.MkdirAll(filepath.Dir(to), 0o755))
 	in, err := os.Open(from)
 	must(t, err)
 	defer in.Close()
