@@ -44,6 +44,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	dir := t.TempDir()
 	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
 	var want []int64
+	var opens []time.Duration
 	for round := range 20 {
 		child := exec.Command(os.Args[0])
 		child.Env = append(os.Environ(), childDir+"="+dir)
@@ -72,9 +73,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 
 		start := time.Now()
 		s := open(t, Options{Dir: dir})
-		if took := time.Since(start); took > 200*time.Millisecond {
-			t.Errorf("round %d: open took %v", round, took)
-		}
+		opens = append(opens, time.Since(start))
 		got := eids(t, s, event.Selection{})
 		for i, n := range got {
 			if i > 0 && n <= got[i-1] {
@@ -91,5 +90,9 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	if len(want) < 20 {
 		t.Errorf("only %d events were acknowledged", len(want))
 	}
-	t.Logf("%d events acknowledged", len(want))
+	slices.Sort(opens)
+	if opens[len(opens)/2] > 200*time.Millisecond { // one may have had to wait for a busy machine
+		t.Errorf("opening took %v", opens)
+	}
+	t.Logf("%d events acknowledged; opening took %v to %v", len(want), opens[0], opens[len(opens)-1])
 }
