@@ -157,6 +157,7 @@ func (a *auditd) start(ctx context.Context) error {
 	for _, args := range [][]string{
 		{"auditctl", "-b", "8192"},
 		{"auditctl", "--backlog_wait_time", "60000"},
+		{"auditctl", "--reset-lost"},
 		{"auditctl", "-a", "always,exit", "-F", "arch=b64",
 			"-S", "execve,execveat,connect,accept,accept4,bind", "-k", "goshawk-bench"},
 	} {
@@ -204,20 +205,29 @@ func kauditd() int {
 func (a *auditd) tasks() []int { return a.pids }
 
 // told reads the log once for each load: one SYSCALL record is one event.
-func (a *auditd) told(_ context.Context, l load) (captured, generated int, err error) {
+func (a *auditd) told(ctx context.Context, l load) (tally, error) {
+	var t tally
 	var exe string
 	var calls []string
 	switch l {
 	case process: // exec; auditd has no forks and no exits
-		exe, calls, generated = a.bench.nothing(), []string{"execve", "execveat"}, a.bench.count
+		exe, calls, t.generated = a.bench.nothing(), []string{"execve", "execveat"}, a.bench.count
 	case connection: // connect and accept; auditd has no closes
-		exe, calls, generated = a.bench.load(), []string{"connect", "accept", "accept4"}, 2*a.bench.count
+		exe, calls, t.generated = a.bench.load(), []string{"connect", "accept", "accept4"}, 2*a.bench.count
 	default:
-		return 0, 0, nil
+		return t, nil
+	}
+	status, err := auditStatus(ctx)
+	if err != nil {
+		return t, err
+	}
+	// Of any kind: the kernel keeps one counter, which a.start has set to zero.
+	if t.lost, err = strconv.Atoi(status["lost"]); err != nil {
+		return t, fmt.Errorf("read audit's lost records: %w", err)
 	}
 	f, err := os.Open(a.log)
 	if err != nil {
-		return 0, 0, err
+		return t, err
 	}
 	defer f.Close()
 	s := bufio.NewScanner(f)
@@ -229,11 +239,11 @@ func (a *auditd) told(_ context.Context, l load) (captured, generated int, err e
 		}
 		for _, c := range calls {
 			if strings.Contains(line, "SYSCALL="+c+" ") {
-				captured++
+				t.captured++
 			}
 		}
 	}
-	return captured, generated, s.Err()
+	return t, s.Err()
 }
 
 func (a *auditd) stop() error {

@@ -153,16 +153,20 @@ func (b *bench) report(turns []turn) *report {
 func (r *report) captured(turns []turn, l load) {
 	line := row{what: "– events captured of generated, all rounds", short: "events captured of generated"}
 	for _, s := range r.sides {
-		captured, generated := 0, 0
+		captured, generated, lost := 0, 0, 0
 		for _, t := range turns {
 			if t.side == s {
 				captured += t.costs[l].captured
 				generated += t.costs[l].generated
+				lost += t.costs[l].lost
 			}
 		}
 		v := "–"
 		if generated > 0 {
 			v = fmt.Sprintf("%d of %d", captured, generated)
+			if lost > 0 {
+				v += fmt.Sprintf(", told as lost %d", lost)
+			}
 		}
 		line.values = append(line.values, v)
 		if strings.HasPrefix(s, "goshawk") && captured != generated {

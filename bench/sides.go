@@ -21,7 +21,7 @@ func (*bare) start(context.Context) error { return nil }
 func (*bare) tasks() []int                { return nil }
 func (*bare) stop() error                 { return nil }
 
-func (*bare) told(context.Context, load) (captured, generated int, err error) { return 0, 0, nil }
+func (*bare) told(context.Context, load) (tally, error) { return tally{}, nil }
 
 // goshawk is `goshawk run`, its stream written to /dev/null and its store kept.
 type goshawk struct {
@@ -96,26 +96,38 @@ func (g *goshawk) tasks() []int {
 }
 
 // told asks the running agent, as a user would.
-func (g *goshawk) told(ctx context.Context, l load) (captured, generated int, err error) {
-	n := g.bench.count
+func (g *goshawk) told(ctx context.Context, l load) (tally, error) {
 	nothing, load := quote(g.bench.nothing()), quote(g.bench.load())
 	switch {
 	case l == process: // exec, fork and exit
-		captured, err = g.count(ctx, "SELECT (SELECT count(*) FROM exec_events WHERE time > 0 AND path = "+nothing+")"+
-			" + (SELECT count(*) FROM exit_events WHERE time > 0 AND path = "+nothing+")"+
-			" + (SELECT count(DISTINCT child_process_id) FROM fork_events WHERE time > 0 AND child_process_id IN"+
-			" (SELECT process_id FROM exec_events WHERE time > 0 AND path = "+nothing+")) AS n")
-		return captured, 3 * n, err
+		return g.count(ctx, 3*g.bench.count, "'exec', 'fork', 'exit'",
+			"SELECT (SELECT count(*) FROM exec_events WHERE time > 0 AND path = "+nothing+")"+
+				" + (SELECT count(*) FROM exit_events WHERE time > 0 AND path = "+nothing+")"+
+				" + (SELECT count(DISTINCT child_process_id) FROM fork_events WHERE time > 0 AND child_process_id IN"+
+				" (SELECT process_id FROM exec_events WHERE time > 0 AND path = "+nothing+"))")
 	case l == connection && g.kinds == "": // connect, accept and both closes
-		captured, err = g.count(ctx, "SELECT count(*) AS n FROM network_events WHERE time > 0 AND path = "+load+
-			" AND kind IN ('connect', 'accept', 'close')")
-		return captured, 4 * n, err
+		return g.count(ctx, 4*g.bench.count, "'connect', 'accept', 'close'",
+			"SELECT count(*) FROM network_events WHERE time > 0 AND path = "+load+
+				" AND kind IN ('connect', 'accept', 'close')")
 	}
-	return 0, 0, nil
+	return tally{}, nil
 }
 
-// count runs a query whose answer is one number.
-func (g *goshawk) count(ctx context.Context, sql string) (int, error) {
+// count asks how many events were captured, and how many of the same kinds were lost on
+// the way to the store.
+func (g *goshawk) count(ctx context.Context, generated int, kinds, captured string) (tally, error) {
+	t := tally{generated: generated}
+	var err error
+	if t.captured, err = g.number(ctx, "SELECT ("+captured+") AS n"); err != nil {
+		return t, err
+	}
+	t.lost, err = g.number(ctx, "SELECT coalesce(sum(count), 0) AS n FROM goshawk_losses"+
+		" WHERE source IN ('ebpf', 'agent', 'store') AND kind IN ("+kinds+")")
+	return t, err
+}
+
+// number runs a query whose answer is one number.
+func (g *goshawk) number(ctx context.Context, sql string) (int, error) {
 	out, err := exec.CommandContext(ctx, g.bench.binary, "query", "--root-dir", g.root, "--format", "json", sql).Output()
 	if err != nil {
 		var e *exec.ExitError

@@ -29,8 +29,8 @@ type side interface {
 	start(ctx context.Context) error
 	// tasks are the processes that the side consists of, kernel threads among them.
 	tasks() []int
-	// told counts what the side kept of the load, and what of it the side set out to keep.
-	told(ctx context.Context, l load) (captured, generated int, err error)
+	// told says what became of the load's events.
+	told(ctx context.Context, l load) (tally, error)
 	stop() error
 }
 
@@ -41,7 +41,14 @@ type cost struct {
 	wall  time.Duration
 	n     int
 
-	captured, generated int
+	tally
+}
+
+// A tally is what became of events.
+type tally struct {
+	generated int // what of the load the side is there to tell of
+	captured  int // what it kept of that
+	lost      int // what it says that it lost, of the load or of anything else
 }
 
 // A turn is one round of one side.
@@ -123,7 +130,7 @@ func (b *bench) turn(ctx context.Context, s side, round int) (t turn, err error)
 	}
 	for _, l := range loads {
 		c := t.costs[l]
-		if c.captured, c.generated, err = s.told(ctx, l); err != nil {
+		if c.tally, err = s.told(ctx, l); err != nil {
 			return t, fmt.Errorf("count what was captured: %w", err)
 		}
 		t.costs[l] = c
