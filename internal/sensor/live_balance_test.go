@@ -236,7 +236,7 @@ func TestLiveWithoutHook(t *testing.T) {
 				s.close(u, d)
 				pid = run(t, helper, "vfork")
 				mine = func(e event.Event) bool {
-					return e.Head().PID == uint32(pid) || e.Head().PID == uint32(os.Getpid()) && e.Head().TID == uint32(s.tid)
+					return e.Head().PID == uint32(pid) && e.Head().NTime >= s.began || s.mine(e)
 				}
 			})
 			balanced(t, l)

@@ -69,6 +69,7 @@ func (s *side) ask(fd int, to unix.Sockaddr, question string, answered bool) {
 }
 
 func TestLiveDNS(t *testing.T) {
+	t.Parallel()
 	l := watch(t, Options{Kinds: []event.ID{event.KindExit, event.KindDNS}})
 	name := dnsmessage.MustNewName
 	zone := map[string][]dnsmessage.ResourceBody{
@@ -217,7 +218,7 @@ func (s *side) expectDNS(want ...*event.DNS) {
 	s.t.Helper()
 	of := func(e event.Event) bool {
 		_, ok := e.(*event.DNS)
-		return ok && e.Head().TID == uint32(s.tid) && e.Head().PID == uint32(os.Getpid())
+		return ok && s.mine(e)
 	}
 	got := s.l.wait(s.t, len(want), "questions", of)
 	for i, g := range got {

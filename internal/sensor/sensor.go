@@ -216,8 +216,16 @@ func (s *Sensor) Hooks() []event.Hook {
 // and reads what is left. It blocks while out is full; the rings then fill, and what they
 // cannot take is counted. It may be called once, after Seed.
 func (s *Sensor) Run(ctx context.Context, out chan<- *event.Batch) error {
-	stop := context.AfterFunc(ctx, s.interrupt)
-	defer stop()
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		s.interrupt()
+		close(interrupted)
+	})
+	defer func() {
+		if !stop() { // it has begun, and must not meet a closed eventfd
+			<-interrupted
+		}
+	}()
 	return s.read(ctx, out)
 }
 
