@@ -30,7 +30,6 @@ type goshawk struct {
 	kinds string // empty: all
 	cmd   *exec.Cmd
 	root  string
-	ended chan error // the summary has been read
 }
 
 func (g *goshawk) name() string { return g.title }
