@@ -16,18 +16,14 @@ import (
 // pending are osquery's tables that are not built yet, with what brings them. A table
 // leaves the list in the commit that builds it.
 var pending = []struct{ name, brings string }{
-	{"apparmor_events", "osquery-named event tables"},
-	{"bpf_process_events", "osquery-named event tables"},
-	{"bpf_socket_events", "osquery-named event tables"},
-	{"file_events", "osquery-named event tables"},
+	{"apparmor_events", "the audit source"},
+	{"file_events", "file integrity"},
 	{"hardware_events", "osquery-named event tables"},
-	{"process_events", "osquery-named event tables"},
-	{"process_file_events", "osquery-named event tables"},
-	{"seccomp_events", "osquery-named event tables"},
-	{"selinux_events", "osquery-named event tables"},
-	{"socket_events", "osquery-named event tables"},
+	{"process_file_events", "file integrity"},
+	{"seccomp_events", "the audit source"},
+	{"selinux_events", "the audit source"},
 	{"syslog_events", "osquery-named event tables"},
-	{"user_events", "osquery-named event tables"},
+	{"user_events", "the audit source"},
 	{"yara_events", "osquery-named event tables"},
 
 	{"osquery_extensions", "the extension socket"},
@@ -120,7 +116,8 @@ func ours(c *schema.ColumnDef) pinnedColumn {
 
 func definitions() []*schema.Def {
 	var defs []*schema.Def
-	for _, r := range append(All(&Env{FS: procfs.At("")}), SelfTables(Self{})...) {
+	all := append(All(&Env{FS: procfs.At("")}), SelfTables(Self{})...)
+	for _, r := range append(all, EventTables(nil, EventOptions{})...) {
 		defs = append(defs, r.Def())
 	}
 	return defs
