@@ -19,6 +19,7 @@
 #define SOCK_DGRAM 2
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
+#define IPPROTO_MPTCP 262
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
 #define TCP_CLOSE 7
@@ -395,6 +396,7 @@ SHARED void emit_call(struct task_struct *t, const struct sock *sk, u16 kind, lo
 	bpf_ringbuf_submit(r, 0);
 }
 
+/* Whether a failed connect of this thread was told, of this socket or (0) of any. */
 static __always_inline bool was_told(struct task_struct *t, u64 sock, int err)
 {
 	u32 tid = BPF_CORE_READ(t, pid);
@@ -403,7 +405,7 @@ static __always_inline bool was_told(struct task_struct *t, u64 sock, int err)
 
 	if (!s)
 		return false;
-	same = s->sock == sock && bpf_ktime_get_boot_ns() - s->time < TOLD_NS;
+	same = (!sock || s->sock == sock) && bpf_ktime_get_boot_ns() - s->time < TOLD_NS;
 	if (same && err == -EINPROGRESS) /* refused between the call's last look and its exit */
 		return true;
 	same = same && s->err == err;
@@ -433,6 +435,9 @@ SHARED int connect_done(struct call *c, long ret)
 			bpf_probe_read_kernel(&family, sizeof(family), (void *)c->address);
 		else
 			bpf_probe_read_user(&family, sizeof(family), (void *)c->address);
+		/* a connection over several paths: the first of its TCP sockets has told */
+		if (!no_state_hook && protocol_of(sk) == IPPROTO_MPTCP && (!ret || was_told(t, 0, ret)))
+			return 0;
 		if (family != AF_UNSPEC && wanted(KIND_CONNECT))
 			emit_call(t, sk, KIND_CONNECT, ret, c);
 		return 0;

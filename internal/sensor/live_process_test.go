@@ -126,9 +126,13 @@ func exits(t *testing.T, l *live) {
 		{"SIGKILL", []string{"signal", "9"}, event.Exit{Signal: 9}},
 		{"SIGTERM", []string{"signal", "15"}, event.Exit{Signal: 15}},
 		{"SIGSEGV, no core allowed", []string{"signal", "11"}, event.Exit{Signal: 11}},
+		{"program that a thread executed", []string{"thread-exec", "helper", "exit", "4"}, event.Exit{ExitCode: 4}},
 		{"leader first", []string{"leader-exits", "5"}, event.Exit{ExitCode: 5}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			if len(tt.args) > 2 {
+				tt.args[1] = helper
+			}
 			c := exec.Command(helper, tt.args...)
 			pid := runCmd(t, c)
 			l.settle(t)

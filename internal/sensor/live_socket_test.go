@@ -485,6 +485,36 @@ func connects(t *testing.T, l *live) {
 			s.close(c, a)
 		})
 	})
+	t.Run("over several paths", func(t *testing.T) {
+		inNetwork(t, l, func(s *side) {
+			c, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
+			if err != nil {
+				t.Skipf("this kernel has no MPTCP: %v", err)
+			}
+			a, aport := s.listener(unix.AF_INET, &unix.SockaddrInet4{Addr: loop4}, 1)
+			s.must(unix.Connect(c, &unix.SockaddrInet4{Addr: loop4, Port: aport}))
+			cport := port(t, c)
+			d, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
+			s.must(err)
+			s.must(unix.Bind(d, &unix.SockaddrInet4{Addr: loop4, Port: 4446}))
+			if err := unix.Connect(d, &unix.SockaddrInet4{Addr: loop4, Port: 9}); err != unix.ECONNREFUSED {
+				t.Errorf("connect: %v", err)
+			}
+			if err := unix.Connect(d, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 1}, Port: 9}); err != unix.ENETUNREACH {
+				t.Errorf("connect: %v", err)
+			}
+			mptcp := func(e *event.Socket) { e.Protocol, e.ProtoNumber = "mptcp", unix.IPPROTO_MPTCP }
+			s.expect( // the connections are told by their TCP sockets
+				tcp(event.KindBind, "127.0.0.1", aport, "", 0, fd(a)),
+				tcp(event.KindListen, "127.0.0.1", aport, "", 0, fd(a)),
+				tcp(event.KindConnect, "127.0.0.1", cport, "127.0.0.1", aport),
+				tcp(event.KindBind, "127.0.0.1", 4446, "", 0, fd(d), mptcp),
+				tcp(event.KindConnect, "127.0.0.1", 4446, "127.0.0.1", 9, result("ECONNREFUSED")),
+				tcp(event.KindConnect, "127.0.0.1", 4446, "192.0.2.1", 9, fd(d), mptcp, result("ENETUNREACH"), fidelity("user")),
+			)
+			s.close(c, d, a)
+		})
+	})
 	t.Run("connected already", func(t *testing.T) {
 		inNetwork(t, l, func(s *side) {
 			a, aport := s.listener(unix.AF_INET, &unix.SockaddrInet4{Addr: loop4}, 1)

@@ -59,8 +59,9 @@ type Sensor struct {
 	poll           int // epoll over both rings and wake
 
 	held     held
-	fresh    []byte     // bulk records read ahead, one after the other
-	freshAt  []int      // where each ends
+	fresh    []byte // bulk records read ahead, one after the other
+	freshAt  []int  // where each ends
+	detached bool
 	mu       sync.Mutex // guards maps, once it is set, and final
 	final    []event.Count
 	closed   sync.Once
@@ -233,10 +234,14 @@ const membarrierGlobal = 1 // MEMBARRIER_CMD_GLOBAL of linux/membarrier.h
 
 // detach takes all programs off their hooks, and waits until none runs any more.
 func (s *Sensor) detach() error {
-	var errs []error
-	for _, h := range s.hooks {
-		errs = append(errs, h.close())
+	s.detached = true
+	// Taking a program off waits for grace periods of the kernel: all together, for the same.
+	errs := make([]error, len(s.hooks))
+	var wait sync.WaitGroup
+	for i, h := range s.hooks {
+		wait.Go(func() { errs[i] = h.close() })
 	}
+	wait.Wait()
 	// A grace period of RCU (membarrier(2)): programs run within its read side.
 	if _, _, err := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); err != 0 {
 		time.Sleep(50 * time.Millisecond)
@@ -250,8 +255,8 @@ func (s *Sensor) Close() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		var errs []error
-		for _, h := range s.hooks {
-			errs = append(errs, h.close())
+		if !s.detached && len(s.hooks) > 0 {
+			errs = append(errs, s.detach())
 		}
 		s.final = s.counts()
 		if s.seed != nil {
