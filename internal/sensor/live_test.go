@@ -240,11 +240,6 @@ func of[T event.Event](kind event.ID, pid int) func(event.Event) bool {
 	}
 }
 
-// both selects what two predicates take.
-func both[T event.Event](a func(event.Event) bool, b func(T) bool) func(event.Event) bool {
-	return func(e event.Event) bool { return a(e) && b(e.(T)) }
-}
-
 // run runs a program to its end and returns its pid; how it ends is the test's business.
 func run(t testing.TB, path string, args ...string) int {
 	t.Helper()
