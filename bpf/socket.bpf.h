@@ -45,6 +45,8 @@ struct owner {
 	u64 since; /* when connect was asked for, or the connection came to be */
 	u32 state;
 	u32 in_call; /* connect(2) has not returned */
+	int fd;	     /* -1 unknown */
+	u32 pad;
 };
 
 struct {
@@ -159,6 +161,7 @@ SHARED void emit_owned(const struct sock *sk, struct owner *o, u16 kind, int res
 	r->head.size = size;
 	r->duration = now - o->since;
 	r->result = result;
+	r->fd = kind == KIND_CLOSE ? -1 : o->fd; /* by then it is nobody's or another's */
 	if (kind == KIND_CLOSE) {
 		r->sent = BPF_CORE_READ((struct tcp_sock *)sk, bytes_sent) -
 			  BPF_CORE_READ((struct tcp_sock *)sk, bytes_retrans);
@@ -183,6 +186,7 @@ static __always_inline int on_state(const struct sock *sk, int old, int new)
 		__builtin_memset(&fresh, 0, sizeof(fresh));
 		fill_head(&fresh.head, (struct task_struct *)bpf_get_current_task(), KIND_CONNECT, 0);
 		fresh.since = fresh.head.time;
+		fresh.fd = -1;
 		fresh.state = STATE_CONNECTING;
 		fresh.in_call = 1;
 		if (bpf_map_update_elem(&owners, &key, &fresh, BPF_ANY)) {
@@ -482,12 +486,19 @@ SHARED int accept_done(struct call *c, long ret)
 	sk = sock_of_call(t, c);
 	if (!sk)
 		return 0;
-	if (wanted(KIND_ACCEPT))
-		emit_call(t, sk, KIND_ACCEPT, 0, c);
-	if (!is_tcp(BPF_CORE_READ(sk, __sk_common.skc_family), protocol_of(sk)) || !wanted(KIND_CLOSE))
+	if (!is_tcp(BPF_CORE_READ(sk, __sk_common.skc_family), protocol_of(sk))) {
+		if (wanted(KIND_ACCEPT))
+			emit_call(t, sk, KIND_ACCEPT, 0, c);
 		return 0;
+	}
+	/* One head does for the accept and, later, the close. */
 	__builtin_memset(&fresh, 0, sizeof(fresh));
-	fill_head(&fresh.head, t, KIND_CLOSE, 0);
+	fill_head(&fresh.head, t, KIND_ACCEPT, 0);
+	fresh.fd = c->fd;
+	fresh.since = c->since ? c->since : fresh.head.time;
+	emit_owned(sk, &fresh, KIND_ACCEPT, 0, fresh.head.time);
+	if (!wanted(KIND_CLOSE))
+		return 0;
 	fresh.since = fresh.head.time;
 	fresh.state = STATE_OPEN;
 	key = (u64)sk;
