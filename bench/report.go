@@ -146,6 +146,9 @@ func (b *bench) report(turns []turn) *report {
 	})
 	add("rest of the machine busy meanwhile, %", "", "%.0f", "", func(t, _ turn) (float64, bool) { return t.others * 100, true })
 	r.about = b.about()
+	if v, ok := median(rest(turns)); ok && v > 0.1 {
+		r.about = append(r.about, fmt.Sprintf("The machine was not quiet: %.0f %% of it was busy with something else, which also made events. Take the ratios with care, and repeat.", v*100))
+	}
 	return r
 }
 
@@ -176,6 +179,14 @@ func (r *report) captured(turns []turn, l load) {
 	}
 	line.budget = "all"
 	r.rows = append(r.rows, line)
+}
+
+func rest(turns []turn) []float64 {
+	var all []float64
+	for _, t := range turns {
+		all = append(all, t.others)
+	}
+	return all
 }
 
 func median(v []float64) (float64, bool) {
