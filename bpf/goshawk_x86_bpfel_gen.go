@@ -168,6 +168,7 @@ const (
 	GoshawkMapCritical            = "critical"
 	GoshawkMapOwners              = "owners"
 	GoshawkMapPeers               = "peers"
+	GoshawkMapStateBusy           = "state_busy"
 	GoshawkMapTold                = "told"
 	GoshawkProgOnAccept4Exit      = "on_accept4_exit"
 	GoshawkProgOnAccept4PairEnter = "on_accept4_pair_enter"
@@ -204,7 +205,9 @@ const (
 	GoshawkProgOnSendmsg4         = "on_sendmsg4"
 	GoshawkProgOnSendmsg6         = "on_sendmsg6"
 	GoshawkProgOnStateRawTp       = "on_state_raw_tp"
+	GoshawkProgOnStateRawTpSecond = "on_state_raw_tp_second"
 	GoshawkProgOnStateTpBtf       = "on_state_tp_btf"
+	GoshawkProgOnStateTpBtfSecond = "on_state_tp_btf_second"
 	GoshawkVarDnsPort             = "dns_port"
 	GoshawkVarIteratorSlot        = "iterator_slot"
 	GoshawkVarKeepDns             = "keep_dns"
@@ -296,21 +299,24 @@ type GoshawkProgramSpecs struct {
 	OnSendmsg4         *ebpf.ProgramSpec `ebpf:"on_sendmsg4"`
 	OnSendmsg6         *ebpf.ProgramSpec `ebpf:"on_sendmsg6"`
 	OnStateRawTp       *ebpf.ProgramSpec `ebpf:"on_state_raw_tp"`
+	OnStateRawTpSecond *ebpf.ProgramSpec `ebpf:"on_state_raw_tp_second"`
 	OnStateTpBtf       *ebpf.ProgramSpec `ebpf:"on_state_tp_btf"`
+	OnStateTpBtfSecond *ebpf.ProgramSpec `ebpf:"on_state_tp_btf_second"`
 }
 
 // GoshawkMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type GoshawkMapSpecs struct {
-	Builds   *ebpf.MapSpec `ebpf:"builds"`
-	Bulk     *ebpf.MapSpec `ebpf:"bulk"`
-	Calls    *ebpf.MapSpec `ebpf:"calls"`
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Critical *ebpf.MapSpec `ebpf:"critical"`
-	Owners   *ebpf.MapSpec `ebpf:"owners"`
-	Peers    *ebpf.MapSpec `ebpf:"peers"`
-	Told     *ebpf.MapSpec `ebpf:"told"`
+	Builds    *ebpf.MapSpec `ebpf:"builds"`
+	Bulk      *ebpf.MapSpec `ebpf:"bulk"`
+	Calls     *ebpf.MapSpec `ebpf:"calls"`
+	Counters  *ebpf.MapSpec `ebpf:"counters"`
+	Critical  *ebpf.MapSpec `ebpf:"critical"`
+	Owners    *ebpf.MapSpec `ebpf:"owners"`
+	Peers     *ebpf.MapSpec `ebpf:"peers"`
+	StateBusy *ebpf.MapSpec `ebpf:"state_busy"`
+	Told      *ebpf.MapSpec `ebpf:"told"`
 }
 
 // GoshawkVariableSpecs contains global variables before they are loaded into the kernel.
@@ -351,14 +357,15 @@ func (o *GoshawkObjects) Close() error {
 //
 // It can be passed to LoadGoshawkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type GoshawkMaps struct {
-	Builds   *ebpf.Map `ebpf:"builds"`
-	Bulk     *ebpf.Map `ebpf:"bulk"`
-	Calls    *ebpf.Map `ebpf:"calls"`
-	Counters *ebpf.Map `ebpf:"counters"`
-	Critical *ebpf.Map `ebpf:"critical"`
-	Owners   *ebpf.Map `ebpf:"owners"`
-	Peers    *ebpf.Map `ebpf:"peers"`
-	Told     *ebpf.Map `ebpf:"told"`
+	Builds    *ebpf.Map `ebpf:"builds"`
+	Bulk      *ebpf.Map `ebpf:"bulk"`
+	Calls     *ebpf.Map `ebpf:"calls"`
+	Counters  *ebpf.Map `ebpf:"counters"`
+	Critical  *ebpf.Map `ebpf:"critical"`
+	Owners    *ebpf.Map `ebpf:"owners"`
+	Peers     *ebpf.Map `ebpf:"peers"`
+	StateBusy *ebpf.Map `ebpf:"state_busy"`
+	Told      *ebpf.Map `ebpf:"told"`
 }
 
 func (m *GoshawkMaps) Close() error {
@@ -370,6 +377,7 @@ func (m *GoshawkMaps) Close() error {
 		m.Critical,
 		m.Owners,
 		m.Peers,
+		m.StateBusy,
 		m.Told,
 	)
 }
@@ -431,7 +439,9 @@ type GoshawkPrograms struct {
 	OnSendmsg4         *ebpf.Program `ebpf:"on_sendmsg4"`
 	OnSendmsg6         *ebpf.Program `ebpf:"on_sendmsg6"`
 	OnStateRawTp       *ebpf.Program `ebpf:"on_state_raw_tp"`
+	OnStateRawTpSecond *ebpf.Program `ebpf:"on_state_raw_tp_second"`
 	OnStateTpBtf       *ebpf.Program `ebpf:"on_state_tp_btf"`
+	OnStateTpBtfSecond *ebpf.Program `ebpf:"on_state_tp_btf_second"`
 }
 
 func (p *GoshawkPrograms) Close() error {
@@ -471,7 +481,9 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnSendmsg4,
 		p.OnSendmsg6,
 		p.OnStateRawTp,
+		p.OnStateRawTpSecond,
 		p.OnStateTpBtf,
+		p.OnStateTpBtfSecond,
 	)
 }
 

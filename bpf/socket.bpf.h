@@ -23,6 +23,7 @@
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
 #define TCP_CLOSE 7
+#define ENOENT 2
 #define EINTR 4
 #define EAGAIN 11
 #define EALREADY 114
@@ -173,7 +174,7 @@ SHARED void emit_owned(const struct sock *sk, struct owner *o, u16 kind, int res
 	bpf_ringbuf_submit(r, 0);
 }
 
-static __always_inline int on_state(const struct sock *sk, int old, int new)
+SHARED int on_state(const struct sock *sk, int old, int new)
 {
 	struct owner *o, fresh;
 	u64 key = (u64)sk, now;
@@ -195,8 +196,6 @@ static __always_inline int on_state(const struct sock *sk, int old, int new)
 		}
 		return 0;
 	}
-	if (new != TCP_CLOSE && old != TCP_SYN_SENT)
-		return 0;
 	o = bpf_map_lookup_elem(&owners, &key);
 	if (!o)
 		return 0;
@@ -211,7 +210,7 @@ static __always_inline int on_state(const struct sock *sk, int old, int new)
 	 * is ours when the deleted element is somebody else's already.
 	 */
 	fresh = *o;
-	if (bpf_map_delete_elem(&owners, &key))
+	if (bpf_map_delete_elem(&owners, &key) == -ENOENT)
 		return 0;
 	err = BPF_CORE_READ(sk, sk_err);
 	if (fresh.state == STATE_OPEN) {
@@ -231,16 +230,69 @@ static __always_inline int on_state(const struct sock *sk, int old, int new)
 	return 0;
 }
 
+/* A softirq may change a socket's state while this CPU runs the program for another. The
+ * kernel runs no program within itself, and would pass over the second change; so the hook
+ * has two programs, and the second acts when it finds the first under way.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u32);
+} state_busy SEC(".maps");
+
+static __always_inline bool state_matters(int old, int new)
+{
+	return new == TCP_SYN_SENT || new == TCP_CLOSE || old == TCP_SYN_SENT;
+}
+
+static __always_inline int first_on_state(const struct sock *sk, int old, int new)
+{
+	u32 zero = 0, *busy;
+
+	if (!state_matters(old, new))
+		return 0;
+	busy = bpf_map_lookup_elem(&state_busy, &zero);
+	if (!busy)
+		return 0;
+	__sync_fetch_and_add(busy, 1);
+	on_state(sk, old, new);
+	__sync_fetch_and_add(busy, -1);
+	return 0;
+}
+
+static __always_inline int second_on_state(const struct sock *sk, int old, int new)
+{
+	u32 zero = 0, *busy;
+
+	if (!state_matters(old, new))
+		return 0;
+	busy = bpf_map_lookup_elem(&state_busy, &zero);
+	return busy && *(volatile u32 *)busy ? on_state(sk, old, new) : 0;
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state_tp_btf, const struct sock *sk, int old, int new)
 {
-	return on_state(sk, old, new);
+	return first_on_state(sk, old, new);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_state_tp_btf_second, const struct sock *sk, int old, int new)
+{
+	return second_on_state(sk, old, new);
 }
 
 SEC("raw_tp/inet_sock_set_state")
 int BPF_PROG(on_state_raw_tp, const struct sock *sk, int old, int new)
 {
-	return on_state(sk, old, new);
+	return first_on_state(sk, old, new);
+}
+
+SEC("raw_tp/inet_sock_set_state")
+int BPF_PROG(on_state_raw_tp_second, const struct sock *sk, int old, int new)
+{
+	return second_on_state(sk, old, new);
 }
 
 /* The arguments of a system call on a socket, as far as they are known. */

@@ -44,8 +44,8 @@ var hooks = []hook{
 		{"raw_tp", []string{"on_exit_raw_tp"}},
 	}},
 	{"tcp_state", []event.ID{event.KindClose, event.KindConnect}, []tier{
-		{"tp_btf", []string{"on_state_tp_btf"}},
-		{"raw_tp", []string{"on_state_raw_tp"}},
+		{"tp_btf", []string{"on_state_tp_btf", "on_state_tp_btf_second"}},
+		{"raw_tp", []string{"on_state_raw_tp", "on_state_raw_tp_second"}},
 	}},
 	{"connect", []event.ID{event.KindConnect}, []tier{
 		{"fexit", []string{"on_connect_fexit"}},
