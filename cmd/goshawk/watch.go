@@ -122,6 +122,7 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 		return failed(err)
 	}
 	defer func() { err = failed(errors.Join(err, w.close())) }()
+	hurry(procfs.At(""))
 
 	stdout := sink.NewStream(out, sink.Options{Name: "stdout", Encode: o.encoder(out, w.processes), Filter: filter})
 	a := agent.New(agent.Options{

@@ -52,7 +52,7 @@ func socketColumns(bytes schema.Flag) []Column {
 		schema.Int("bytes_sent", func(e *Socket) *uint64 { return &e.BytesSent }, "Bytes sent, on close of TCP", bytes),
 		schema.Int("bytes_received", func(e *Socket) *uint64 { return &e.BytesReceived }, "Bytes received, on close of TCP", bytes),
 		schema.Int("duration_ns", func(e *Socket) *uint64 { return &e.DurationNs }, "Life of the connection on close, else time in the system call, in nanoseconds", schema.OmitZero),
-		schema.Int("socket_cookie", func(e *Socket) *uint64 { return &e.Cookie }, "Number of the socket, the same in all its events", schema.OmitZero),
+		schema.Int("socket_cookie", func(e *Socket) *uint64 { return &e.Cookie }, "Number of the socket, where the kernel has given it one", schema.OmitZero),
 		schema.Int("net_namespace", func(e *Socket) *uint32 { return &e.NetNS }, "Network namespace of the socket", schema.OmitZero),
 	)
 }

@@ -25,3 +25,18 @@ func (fs FS) SelfPeak() (uint64, error) {
 	}
 	return 0, fmt.Errorf("read own peak memory: no VmHWM in %q", filepath.Join(fs.Proc, "self/status"))
 }
+
+// SelfThreads lists the threads of this process.
+func (fs FS) SelfThreads() ([]int, error) {
+	entries, err := os.ReadDir(filepath.Join(fs.Proc, "self/task"))
+	if err != nil {
+		return nil, fmt.Errorf("list own threads: %w", err)
+	}
+	var out []int
+	for _, e := range entries {
+		if n, ok := direntNumber([]byte(e.Name())); ok {
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}

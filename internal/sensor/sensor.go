@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/goshawk-project/goshawk/bpf"
@@ -27,7 +29,7 @@ import (
 // Sizes of the rings when Options leave them zero. A ring is mapped twice, so it costs
 // twice its bytes of resident memory.
 const (
-	DefaultCritical = 4 << 20
+	DefaultCritical = 2 << 20
 	DefaultBulk     = 4 << 20
 )
 
@@ -141,6 +143,13 @@ func configure(spec *ebpf.CollectionSpec, o *Options, wanted uint64) error {
 	spec.Maps["critical"].MaxEntries = uint32(o.CriticalBytes)
 	spec.Maps["bulk"].MaxEntries = uint32(o.BulkBytes)
 	spec.Maps["builds"].MaxEntries = uint32(cpus) + 1
+	// Before 6.1 the kernel allocates the elements of such maps as anybody would: not from
+	// within everything that a tracepoint may interrupt. There they are all made beforehand.
+	if features.HaveProgramHelper(ebpf.RawTracepoint, asm.FnUserRingbufDrain) != nil {
+		for _, m := range spec.Maps {
+			m.Flags &^= unix.BPF_F_NO_PREALLOC
+		}
+	}
 	for name, value := range map[string]any{
 		"kinds":         wanted,
 		"with_env":      len(o.Env) > 0,
