@@ -73,7 +73,7 @@ func (l *live) nth(t testing.TB, pid, n int) *event.Exec {
 func compare(t testing.TB, want, got event.Event) {
 	t.Helper()
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("want -, got +\n%s", diff)
+		t.Errorf("%v: want -, got +\n%s", got.Head().Kind, diff)
 	}
 }
 

@@ -503,7 +503,11 @@ func connects(t *testing.T, l *live) {
 			if err := unix.Connect(d, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 1}, Port: 9}); err != unix.ENETUNREACH {
 				t.Errorf("connect: %v", err)
 			}
-			mptcp := func(e *event.Socket) { e.Protocol, e.ProtoNumber = "mptcp", unix.IPPROTO_MPTCP }
+			mptcp := func(e *event.Socket) {
+				if e.Kind != event.KindBind || l.tiers["bind"] != "fexit" { // which is below, at the TCP socket
+					e.Protocol, e.ProtoNumber = "mptcp", unix.IPPROTO_MPTCP
+				}
+			}
 			s.expect( // the connections are told by their TCP sockets
 				tcp(event.KindBind, "127.0.0.1", aport, "", 0, fd(a)),
 				tcp(event.KindListen, "127.0.0.1", aport, "", 0, fd(a)),

@@ -23,6 +23,8 @@ const (
 	// have filled to a fifth at the worst.
 	lingerBusy = 25 * time.Millisecond
 	busy       = 64
+	// backlog is how many bytes in the rings are read at once, without lingering.
+	backlog = 128 << 10
 	// readAhead is how many bulk records are read before the critical ring is looked at.
 	readAhead = 1024
 	// maxDrain bounds one pass over the critical ring, so that bulk records get their turn.
@@ -93,8 +95,14 @@ func (s *Sensor) read(ctx context.Context, out chan<- *event.Batch) error {
 			time.Sleep(wait)
 		}
 		d.records = 0
-		if err := d.pass(); err != nil {
-			return err
+		for {
+			if err := d.pass(); err != nil {
+				return err
+			}
+			// A pass is bounded. What is still there has waited long enough already.
+			if s.critical.AvailableBytes()+s.bulk.AvailableBytes() < backlog {
+				break
+			}
 		}
 		switch {
 		case d.behind:
