@@ -159,6 +159,11 @@ func (e *Engine) acquire(ctx context.Context) (*conn, error) {
 	case <-ctx.Done():
 		return nil, stopped(ctx)
 	}
+	// The end of e.ctx reaches ctx in a goroutine of its own, which may be late.
+	if e.ctx.Err() != nil {
+		<-e.slots
+		return nil, ErrClosed
+	}
 	if ctx.Err() != nil {
 		<-e.slots
 		return nil, stopped(ctx)
