@@ -152,13 +152,15 @@ static __always_inline int emit_exec(struct task_struct *t, struct linux_binprm 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec_tp_btf, struct task_struct *t, pid_t old_pid, struct linux_binprm *bprm)
 {
-	return emit_exec(t, bprm);
+	hold_cpu();
+	return release_cpu(emit_exec(t, bprm));
 }
 
 SEC("raw_tp/sched_process_exec")
 int BPF_PROG(on_exec_raw_tp, struct task_struct *t, pid_t old_pid, struct linux_binprm *bprm)
 {
-	return emit_exec(t, bprm);
+	hold_cpu();
+	return release_cpu(emit_exec(t, bprm));
 }
 
 /* Processes that run already, as records of kind exec without arguments: their memory is

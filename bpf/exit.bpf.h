@@ -63,11 +63,13 @@ static __always_inline int emit_exit(struct task_struct *t, unsigned long long *
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit_tp_btf, struct task_struct *t)
 {
-	return emit_exit(t, ctx);
+	hold_cpu();
+	return release_cpu(emit_exit(t, ctx));
 }
 
 SEC("raw_tp/sched_process_exit")
 int BPF_PROG(on_exit_raw_tp, struct task_struct *t)
 {
-	return emit_exit(t, ctx);
+	hold_cpu();
+	return release_cpu(emit_exit(t, ctx));
 }

@@ -27,11 +27,13 @@ static __always_inline int emit_fork(struct task_struct *parent, struct task_str
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork_tp_btf, struct task_struct *parent, struct task_struct *child)
 {
-	return emit_fork(parent, child);
+	hold_cpu();
+	return release_cpu(emit_fork(parent, child));
 }
 
 SEC("raw_tp/sched_process_fork")
 int BPF_PROG(on_fork_raw_tp, struct task_struct *parent, struct task_struct *child)
 {
-	return emit_fork(parent, child);
+	hold_cpu();
+	return release_cpu(emit_fork(parent, child));
 }

@@ -157,18 +157,24 @@ type GoshawkSpan struct {
 	Len uint32
 }
 
+type GoshawkStateBusy struct {
+	_     structs.HostLayout
+	Depth uint64
+	Seen  uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	GoshawkMapBuilds              = "builds"
 	GoshawkMapBulk                = "bulk"
+	GoshawkMapBusy                = "busy"
 	GoshawkMapCalls               = "calls"
 	GoshawkMapCounters            = "counters"
 	GoshawkMapCritical            = "critical"
 	GoshawkMapOwners              = "owners"
 	GoshawkMapPeers               = "peers"
-	GoshawkMapStateBusy           = "state_busy"
 	GoshawkMapTold                = "told"
 	GoshawkProgOnAccept4Exit      = "on_accept4_exit"
 	GoshawkProgOnAccept4PairEnter = "on_accept4_pair_enter"
@@ -219,6 +225,7 @@ const (
 	GoshawkVarKeepSocket          = "keep_socket"
 	GoshawkVarKinds               = "kinds"
 	GoshawkVarNoStateHook         = "no_state_hook"
+	GoshawkVarPreemptible         = "preemptible"
 	GoshawkVarWithEnv             = "with_env"
 )
 
@@ -308,15 +315,15 @@ type GoshawkProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type GoshawkMapSpecs struct {
-	Builds    *ebpf.MapSpec `ebpf:"builds"`
-	Bulk      *ebpf.MapSpec `ebpf:"bulk"`
-	Calls     *ebpf.MapSpec `ebpf:"calls"`
-	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Critical  *ebpf.MapSpec `ebpf:"critical"`
-	Owners    *ebpf.MapSpec `ebpf:"owners"`
-	Peers     *ebpf.MapSpec `ebpf:"peers"`
-	StateBusy *ebpf.MapSpec `ebpf:"state_busy"`
-	Told      *ebpf.MapSpec `ebpf:"told"`
+	Builds   *ebpf.MapSpec `ebpf:"builds"`
+	Bulk     *ebpf.MapSpec `ebpf:"bulk"`
+	Busy     *ebpf.MapSpec `ebpf:"busy"`
+	Calls    *ebpf.MapSpec `ebpf:"calls"`
+	Counters *ebpf.MapSpec `ebpf:"counters"`
+	Critical *ebpf.MapSpec `ebpf:"critical"`
+	Owners   *ebpf.MapSpec `ebpf:"owners"`
+	Peers    *ebpf.MapSpec `ebpf:"peers"`
+	Told     *ebpf.MapSpec `ebpf:"told"`
 }
 
 // GoshawkVariableSpecs contains global variables before they are loaded into the kernel.
@@ -334,6 +341,7 @@ type GoshawkVariableSpecs struct {
 	KeepSocket   *ebpf.VariableSpec `ebpf:"keep_socket"`
 	Kinds        *ebpf.VariableSpec `ebpf:"kinds"`
 	NoStateHook  *ebpf.VariableSpec `ebpf:"no_state_hook"`
+	Preemptible  *ebpf.VariableSpec `ebpf:"preemptible"`
 	WithEnv      *ebpf.VariableSpec `ebpf:"with_env"`
 }
 
@@ -357,27 +365,27 @@ func (o *GoshawkObjects) Close() error {
 //
 // It can be passed to LoadGoshawkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type GoshawkMaps struct {
-	Builds    *ebpf.Map `ebpf:"builds"`
-	Bulk      *ebpf.Map `ebpf:"bulk"`
-	Calls     *ebpf.Map `ebpf:"calls"`
-	Counters  *ebpf.Map `ebpf:"counters"`
-	Critical  *ebpf.Map `ebpf:"critical"`
-	Owners    *ebpf.Map `ebpf:"owners"`
-	Peers     *ebpf.Map `ebpf:"peers"`
-	StateBusy *ebpf.Map `ebpf:"state_busy"`
-	Told      *ebpf.Map `ebpf:"told"`
+	Builds   *ebpf.Map `ebpf:"builds"`
+	Bulk     *ebpf.Map `ebpf:"bulk"`
+	Busy     *ebpf.Map `ebpf:"busy"`
+	Calls    *ebpf.Map `ebpf:"calls"`
+	Counters *ebpf.Map `ebpf:"counters"`
+	Critical *ebpf.Map `ebpf:"critical"`
+	Owners   *ebpf.Map `ebpf:"owners"`
+	Peers    *ebpf.Map `ebpf:"peers"`
+	Told     *ebpf.Map `ebpf:"told"`
 }
 
 func (m *GoshawkMaps) Close() error {
 	return _GoshawkClose(
 		m.Builds,
 		m.Bulk,
+		m.Busy,
 		m.Calls,
 		m.Counters,
 		m.Critical,
 		m.Owners,
 		m.Peers,
-		m.StateBusy,
 		m.Told,
 	)
 }
@@ -397,6 +405,7 @@ type GoshawkVariables struct {
 	KeepSocket   *ebpf.Variable `ebpf:"keep_socket"`
 	Kinds        *ebpf.Variable `ebpf:"kinds"`
 	NoStateHook  *ebpf.Variable `ebpf:"no_state_hook"`
+	Preemptible  *ebpf.Variable `ebpf:"preemptible"`
 	WithEnv      *ebpf.Variable `ebpf:"with_env"`
 }
 

@@ -232,14 +232,15 @@ SHARED int on_state(const struct sock *sk, int old, int new)
 
 /* A softirq may change a socket's state while this CPU runs the program for another. The
  * kernel runs no program within itself, and would pass over the second change; so the hook
- * has two programs, and the second acts when it finds the first under way.
+ * has two programs, and the second acts when it finds the first under way. User space counts
+ * as lost what the first missed and the second did not see.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, u32);
-} state_busy SEC(".maps");
+	__type(value, struct state_busy);
+} busy SEC(".maps");
 
 static __always_inline bool state_matters(int old, int new)
 {
@@ -248,27 +249,34 @@ static __always_inline bool state_matters(int old, int new)
 
 static __always_inline int first_on_state(const struct sock *sk, int old, int new)
 {
-	u32 zero = 0, *busy;
+	struct state_busy *b;
+	u32 zero = 0;
 
 	if (!state_matters(old, new))
 		return 0;
-	busy = bpf_map_lookup_elem(&state_busy, &zero);
-	if (!busy)
+	b = bpf_map_lookup_elem(&busy, &zero);
+	if (!b)
 		return 0;
-	__sync_fetch_and_add(busy, 1);
+	hold_cpu();
+	__sync_fetch_and_add(&b->depth, 1);
 	on_state(sk, old, new);
-	__sync_fetch_and_add(busy, -1);
-	return 0;
+	__sync_fetch_and_add(&b->depth, -1);
+	return release_cpu(0);
 }
 
 static __always_inline int second_on_state(const struct sock *sk, int old, int new)
 {
-	u32 zero = 0, *busy;
+	struct state_busy *b;
+	u32 zero = 0;
 
-	if (!state_matters(old, new))
+	b = bpf_map_lookup_elem(&busy, &zero);
+	if (!b || !*(volatile u64 *)&b->depth)
 		return 0;
-	busy = bpf_map_lookup_elem(&state_busy, &zero);
-	return busy && *(volatile u32 *)busy ? on_state(sk, old, new) : 0;
+	hold_cpu();
+	__sync_fetch_and_add(&b->seen, 1);
+	if (state_matters(old, new))
+		on_state(sk, old, new);
+	return release_cpu(0);
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -595,7 +603,8 @@ int BPF_PROG(on_connect_fexit, struct file *file, void *address, int length, int
 	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
 		return 0;
 	c.sk = sock_of_socket(socket);
-	return connect_done(&c, ret);
+	hold_cpu();
+	return release_cpu(connect_done(&c, ret));
 }
 
 /* The third argument changed in 6.10, and the result stands behind the last: an accepted
@@ -606,7 +615,10 @@ static __always_inline int accepted(struct socket *new)
 	struct call c = {.fd = -1, .kernel = 1};
 
 	c.sk = sock_of_socket(new);
-	return c.sk ? accept_done(&c, 0) : 0;
+	if (!c.sk)
+		return 0;
+	hold_cpu();
+	return release_cpu(accept_done(&c, 0));
 }
 
 SEC("fexit/inet_accept")
@@ -628,7 +640,8 @@ int BPF_PROG(on_accept_fexit_unix, struct socket *socket, struct socket *new)
 		struct call c = {.fd = -1, .address = (u64)address, .length = length, .kernel = 1}; \
                                                                                                   \
 		c.sk = sock_of_socket(socket);                                                    \
-		return simple_done(KIND_BIND, &c, ret);                                           \
+		hold_cpu();                                                                       \
+		return release_cpu(simple_done(KIND_BIND, &c, ret));                              \
 	}
 
 ON_BIND(inet)
@@ -642,7 +655,8 @@ ON_BIND(unix)
 		struct call c = {.fd = -1, .kernel = 1};                                 \
                                                                                          \
 		c.sk = sock_of_socket(socket);                                           \
-		return simple_done(KIND_LISTEN, &c, ret);                                \
+		hold_cpu();                                                              \
+		return release_cpu(simple_done(KIND_LISTEN, &c, ret));                   \
 	}
 
 ON_LISTEN(inet)

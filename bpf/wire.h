@@ -153,6 +153,14 @@ struct counts {
 	__u64 filtered;  /* left out on purpose: a family or call nobody asked for */
 };
 
+/* One per CPU. How deep the program that watches TCP states is in itself, and how many
+ * changes the second one has seen meanwhile.
+ */
+struct state_busy {
+	__u64 depth;
+	__u64 seen;
+};
+
 #define WHOLE(t) _Static_assert(sizeof(struct t) % 8 == 0, #t " ends within eight bytes")
 WHOLE(rec_head);
 WHOLE(rec_exec);
@@ -161,6 +169,7 @@ WHOLE(rec_exit);
 WHOLE(rec_socket);
 WHOLE(rec_dns);
 WHOLE(counts);
+WHOLE(state_busy);
 
 #pragma clang diagnostic pop
 

@@ -15,8 +15,8 @@
 #define PATH_BYTES 4096
 #define NAME_BYTES 256
 
-/* Where a record with variable data is built. A CPU builds one at a time: the tracepoints
- * that write here run with preemption off, and the iterator has a slot of its own.
+/* Where a record with variable data is built. A CPU builds one at a time: those who write
+ * here hold it (hold_cpu), and the iterator has a slot of its own.
  */
 #define BUILD_BYTES (128 * 1024)
 #define BUILD_MASK (BUILD_BYTES / 2 - 1)

@@ -21,6 +21,30 @@ struct {
 	__type(value, struct counts);
 } counters SEC(".maps");
 
+/* Tracepoints and fexit programs may be preempted: the first from 7.0 on, the second always.
+ * The kernel runs no program within itself on one CPU, not even for another task: what
+ * happens meanwhile is passed over (and counted: recursion_misses in the program's info).
+ * Holding the CPU leaves a moment for that, and keeps a CPU's build for one record at a time.
+ */
+extern void bpf_preempt_disable(void) __weak __ksym;
+extern void bpf_preempt_enable(void) __weak __ksym;
+
+/* Set by user space from 6.15 on, where these functions may surround a call of walk(). */
+volatile const bool preemptible;
+
+static __always_inline void hold_cpu(void)
+{
+	if (preemptible)
+		bpf_preempt_disable();
+}
+
+static __always_inline int release_cpu(int result)
+{
+	if (preemptible)
+		bpf_preempt_enable();
+	return result;
+}
+
 /* What several programs of one object share is compiled once, as BPF-to-BPF calls. */
 #define SHARED static __noinline
 

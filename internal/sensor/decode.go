@@ -291,6 +291,7 @@ func (s *Sensor) counts() []event.Count {
 	if err != nil {
 		return nil
 	}
+	passed := s.passedOver(cpus)
 	per := make([]bpf.GoshawkCounts, cpus)
 	for k := uint32(0); k < uint32(bpf.GoshawkKindKIND_MAX); k++ {
 		if k >= 1 && event.ByID(event.ID(k)) == nil {
@@ -308,15 +309,37 @@ func (s *Sensor) counts() []event.Count {
 		}
 		t := &s.decode.count[k]
 		id := event.ID(k)
-		add(id, event.Generated, "", sum.Generated)
+		add(id, event.Generated, "", sum.Generated+passed[id])
 		add(id, event.Delivered, "", t.delivered.Load())
 		add(id, event.Lost, "ring_full", sum.LostRing)
 		add(id, event.Lost, "map_full", sum.LostMap)
+		add(id, event.Lost, "program_busy", passed[id])
 		add(id, event.Lost, "malformed", t.malformed.Load())
 		add(id, event.Filtered, "kernel", sum.Filtered)
 		add(id, event.Filtered, "merged", t.merged.Load())
 		add(id, event.Filtered, "not_asked_here", t.answers.Load())
 		add(id, event.Filtered, "repeated", t.repeated.Load())
+	}
+	return out
+}
+
+// passedOver is how many records the kernel never began, by the kind that their hook
+// reports: at most, since a program may also be passed over where it had nothing to tell.
+func (s *Sensor) passedOver(cpus int) map[event.ID]uint64 {
+	out := map[event.ID]uint64{}
+	for _, h := range s.hooks {
+		n := h.passedOver()
+		if n > 0 && h.tier.standIn() {
+			per := make([]bpf.GoshawkStateBusy, cpus)
+			if s.maps["busy"].Lookup(uint32(0), &per) == nil {
+				for _, b := range per {
+					n -= min(n, b.Seen)
+				}
+			}
+		}
+		if n > 0 {
+			out[h.hook.kinds[0]] += n
+		}
 	}
 	return out
 }

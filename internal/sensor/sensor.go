@@ -64,7 +64,7 @@ type Sensor struct {
 	fresh    []byte // bulk records read ahead, one after the other
 	freshAt  []int  // where each ends
 	detached bool
-	mu       sync.Mutex // guards maps, once it is set, and final
+	mu       sync.Mutex // guards maps and the programs of hooks, once they are set, and final
 	final    []event.Count
 	closed   sync.Once
 	closeErr error
@@ -154,6 +154,7 @@ func configure(spec *ebpf.CollectionSpec, o *Options, wanted uint64) error {
 		"kinds":         wanted,
 		"with_env":      len(o.Env) > 0,
 		"iterator_slot": uint32(cpus),
+		"preemptible":   kernelAtLeast(6, 15),
 	} {
 		v := spec.Variables[name]
 		if v == nil {
@@ -164,6 +165,19 @@ func configure(spec *ebpf.CollectionSpec, o *Options, wanted uint64) error {
 		}
 	}
 	return nil
+}
+
+// kernelAtLeast compares the running kernel's version. What can be probed is probed.
+func kernelAtLeast(major, minor int) bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	var a, b int
+	if n, _ := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b); n != 2 {
+		return false
+	}
+	return a > major || a == major && b >= minor
 }
 
 func kindMask(kinds []event.ID) uint64 {
@@ -241,19 +255,25 @@ func (s *Sensor) Run(ctx context.Context, out chan<- *event.Batch) error {
 
 const membarrierGlobal = 1 // MEMBARRIER_CMD_GLOBAL of linux/membarrier.h
 
-// detach takes all programs off their hooks, and waits until none runs any more.
+// detach takes all programs off their hooks, waits until none runs any more, and lets go of
+// them.
 func (s *Sensor) detach() error {
 	s.detached = true
 	// Taking a program off waits for grace periods of the kernel: all together, for the same.
 	errs := make([]error, len(s.hooks))
 	var wait sync.WaitGroup
 	for i, h := range s.hooks {
-		wait.Go(func() { errs[i] = h.close() })
+		wait.Go(func() { errs[i] = h.unlink() })
 	}
 	wait.Wait()
 	// A grace period of RCU (membarrier(2)): programs run within its read side.
 	if _, _, err := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); err != 0 {
 		time.Sleep(50 * time.Millisecond)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range s.hooks {
+		errs = append(errs, h.unload())
 	}
 	return errors.Join(errs...)
 }
@@ -261,12 +281,12 @@ func (s *Sensor) detach() error {
 // Close detaches everything. Run must have returned. No event arrives afterwards.
 func (s *Sensor) Close() error {
 	s.closed.Do(func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
 		var errs []error
 		if !s.detached && len(s.hooks) > 0 {
 			errs = append(errs, s.detach())
 		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.final = s.counts()
 		if s.seed != nil {
 			s.seed.Close()

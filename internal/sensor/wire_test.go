@@ -25,6 +25,7 @@ var twins = map[string]reflect.Type{
 	"rec_exit":   reflect.TypeFor[bpf.GoshawkRecExit](),
 	"rec_socket": reflect.TypeFor[bpf.GoshawkRecSocket](),
 	"rec_dns":    reflect.TypeFor[bpf.GoshawkRecDns](),
+	"state_busy": reflect.TypeFor[bpf.GoshawkStateBusy](),
 	"span":       reflect.TypeFor[bpf.GoshawkSpan](),
 	"counts":     reflect.TypeFor[bpf.GoshawkCounts](),
 }
@@ -42,7 +43,7 @@ func TestWireLayout(t *testing.T) {
 					t.Fatal(err)
 				}
 				s, ok := typ.(*btf.Struct)
-				if !ok || !(strings.HasPrefix(s.Name, "rec_") || s.Name == "span" || s.Name == "counts") {
+				if !ok || !(strings.HasPrefix(s.Name, "rec_") || s.Name == "span" || s.Name == "counts" || s.Name == "state_busy") {
 					continue
 				}
 				found[s.Name] = true
