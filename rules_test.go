@@ -33,6 +33,7 @@ var layers = []struct {
 	{"internal/procfs", nil, "it reads /proc and /sys for everybody, so it can know nobody"},
 	{"internal/kernel", []string{"internal/procfs"}, "what a kernel can do does not depend on what we want of it"},
 	{"internal/sensor", []string{"bpf", "internal/event", "internal/procfs"}, "sources know events and nothing above them: not the process table, the store or a rule"},
+	{"internal/audit", []string{"internal/event", "internal/procfs"}, "sources know events and nothing above them: not the process table, the store or a rule"},
 	{"internal/process", []string{"internal/event", "internal/schema"}, "the process table completes events of any source, and reads no file"},
 	{"internal/store", []string{"internal/event", "internal/schema"}, "the store keeps events and knows neither SQL nor tables"},
 	{"internal/table", []string{"internal/event", "internal/procfs", "internal/schema"}, "tables are read by SQL and by other tools; they reach events through event.Log"},
