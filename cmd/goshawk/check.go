@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -16,49 +15,72 @@ import (
 	"github.com/goshawk-project/goshawk/internal/sensor"
 )
 
+// checkOptions are the flags of check.
+type checkOptions struct {
+	sensing
+	format string
+}
+
 func newCheck() *cobra.Command {
-	var format string
+	o := &checkOptions{}
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "See what this kernel allows",
-		Long: `See what this kernel allows: what it offers, and for each hook (a place in the kernel
-where events are observed) how it would be attached, or why it cannot be. Hooks are
-proved by attaching them for a moment. Nothing is kept, and a running agent is not
-disturbed.`,
+		Long: `See what this kernel allows: what it offers; for each hook (a place in the kernel where
+events are observed) the tier (the way it is attached) in use and why better ones were
+refused, or why none works; who owns the audit subsystem; and which container runtimes
+are here. Hooks are proved by attaching them for a moment. Nothing is kept, and a running
+agent is not disturbed.
+
+The last line says what works, and what to do when nothing does.`,
 		Example: `  goshawk check
-  goshawk check --format json | jq .hooks`,
+  goshawk check --format json | jq .hooks
+  goshawk check --tier connect=tracepoint`,
 		Annotations: exitStatus(exitOK, exitFailed, exitUsage, exitUnsupported, exitPrivilege),
 		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if format != "text" && format != "json" {
-				return failf(exitUsage, "no format is called %q; formats are text, json", format)
+			if o.format != "text" && o.format != "json" {
+				return failf(exitUsage, "--format: no format is called %q; formats are text, json", o.format)
 			}
-			f := procfs.At("")
-			r := report{Kernel: kernel.Probe(f)}
-			code := r.tryHooks(f)
-			print := r.text
-			if format == "json" {
-				print = func(w io.Writer) error { return printJSON(w, r) }
+			if err := o.check(); err != nil {
+				return err
 			}
-			if err := print(cmd.OutOrStdout()); err != nil {
-				return failed(err)
-			}
-			if code != exitOK {
-				return &exitError{code: code}
-			}
-			return nil
+			return o.run(cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "text", "how to print: text or json")
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.format, "format", "text", "how to print: text or json (one object)")
+	o.flags(f)
 	return cmd
+}
+
+func (o *checkOptions) run(out io.Writer) error {
+	f := procfs.At("")
+	r := report{Kernel: kernel.Probe(f, "", o.btf), Audit: kernel.ProbeAudit(f), Runtimes: kernel.Runtimes("")}
+	code := r.tryHooks(sensor.Options{FS: f, Tiers: o.forced(), BTF: o.btf})
+	print := r.text
+	if o.format == "json" {
+		print = func(w io.Writer) error { return printJSON(w, r) }
+	}
+	if err := print(out); err != nil {
+		return failed(err)
+	}
+	if code != exitOK {
+		return &exitError{code: code}
+	}
+	return nil
 }
 
 // report is what check finds.
 type report struct {
-	Kernel []kernel.Fact `json:"kernel"`
-	Hooks  []hookText    `json:"hooks"`
-	Source string        `json:"source"` // that run would choose, empty when none works
-	Result string        `json:"result"`
+	Kernel   []kernel.Fact    `json:"kernel"`
+	Hooks    []hookText       `json:"hooks"`
+	Rings    []sensor.Ring    `json:"rings"`
+	Audit    kernel.Audit     `json:"audit"`
+	Runtimes []kernel.Runtime `json:"runtimes"`
+	Source   string           `json:"source"` // that run would choose, empty when none works
+	Result   string           `json:"result"`
 }
 
 type hookText struct {
@@ -71,81 +93,79 @@ type hookText struct {
 }
 
 // tryHooks attaches every hook for a moment and returns the exit code.
-func (r *report) tryHooks(f procfs.FS) int {
-	r.Hooks = []hookText{}
-	s, err := sensor.Open(sensor.Options{FS: f})
+func (r *report) tryHooks(o sensor.Options) int {
+	r.Hooks, r.Rings = []hookText{}, []sensor.Ring{}
+	s, err := sensor.Open(o)
 	var hooks []event.Hook
 	var unsupported *sensor.Unsupported
 	switch {
 	case err == nil:
-		hooks = s.Hooks()
+		hooks, r.Rings = s.Hooks(), s.Rings()
 		err = s.Close()
 	case errors.As(err, &unsupported):
 		hooks = unsupported.Hooks
 	}
-	works := 0
-	var idle []string
 	for i := range hooks {
-		h := &hooks[i]
-		r.Hooks = append(r.Hooks, textOf(h))
-		if h.Tier != "" {
-			works++
-		} else {
+		r.Hooks = append(r.Hooks, textOf(&hooks[i]))
+	}
+	return r.conclude(err)
+}
+
+// conclude writes the last line, and returns the exit code.
+func (r *report) conclude(err error) int {
+	works, best := 0, 0
+	var idle []string
+	for _, h := range r.Hooks {
+		switch {
+		case h.Tier == "":
 			idle = append(idle, h.Name)
+		case h.Best:
+			best++
+			fallthrough
+		default:
+			works++
 		}
 	}
 	switch {
-	case works > 0 && len(idle) == 0:
-		r.Source = "ebpf"
-		r.Result = fmt.Sprintf("all %d hooks work: goshawk run observes everything it knows", works)
-		return exitOK
 	case works > 0:
 		r.Source = "ebpf"
-		r.Result = fmt.Sprintf("%d of %d hooks work: goshawk run goes without %s", works, len(hooks), strings.Join(idle, ", "))
+		count := fmt.Sprint(works)
+		if len(idle) > 0 {
+			count = fmt.Sprintf("%d of %d", works, len(r.Hooks))
+		}
+		r.Result = fmt.Sprintf("eBPF works: %s hooks, %d at their best tier", count, best)
+		if len(idle) > 0 {
+			r.Result += "; goshawk run goes without " + strings.Join(idle, ", ")
+		}
 		return exitOK
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
-		r.Result = "nothing can be attached by this user: run goshawk check as root"
+		r.Result = "eBPF cannot run for this user: run goshawk check as root"
+		if unix.Geteuid() == 0 {
+			advice := strings.TrimPrefix(r.advice("grant CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN"), "run as root, or ")
+			r.Result = "eBPF cannot run for this root: " + advice
+		}
 		return exitPrivilege
 	case err == nil:
-		r.Result = "no hook is known"
+		r.Result = "eBPF cannot run: no hook is known"
 	default:
-		r.Result = "no source works on this kernel: " + oneLine(err)
-		for _, k := range r.Kernel {
-			if k.State == kernel.Missing {
-				r.Result += "; " + k.Advice
-			}
+		r.Result = "eBPF cannot run: " + oneLine(err)
+		if advice := r.advice(""); advice != "" {
+			r.Result += "; " + advice
 		}
 	}
 	return exitUnsupported
 }
 
-func (r *report) text(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "KERNEL\t\t")
+// advice is what the kernel's facts say can be done, or otherwise.
+func (r *report) advice(otherwise string) string {
+	var all []string
 	for _, k := range r.Kernel {
-		value := k.Value
-		if k.Advice != "" {
-			value += ": " + k.Advice
+		if k.State == kernel.Missing {
+			all = append(all, k.Advice)
 		}
-		fmt.Fprintf(t, "  %s\t%s\t%s\n", k.Name, k.State, value)
 	}
-	if len(r.Hooks) > 0 {
-		fmt.Fprintln(t, "HOOKS\t\t")
+	if len(all) == 0 {
+		return otherwise
 	}
-	for _, h := range r.Hooks {
-		tier := h.Tier
-		if tier == "" {
-			tier = "none"
-		}
-		note := strings.Join(h.Kinds, ", ")
-		if h.Refused != "" {
-			note += " (" + h.Refused + ")"
-		}
-		fmt.Fprintf(t, "  %s\t%s\t%s\n", h.Name, tier, note)
-	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintln(w, r.Result)
-	return err
+	return strings.Join(all, "; ")
 }

@@ -9,18 +9,17 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/goshawk-project/goshawk/internal/event"
-	"github.com/goshawk-project/goshawk/internal/sensor"
 )
 
 // runOptions are the flags of run.
 type runOptions struct {
 	host
+	sensing
 	format   string
 	kinds    []string
 	source   string
 	duration time.Duration
 	where    string
-	tiers    []string
 	env      []string
 	ringSize int
 
@@ -66,13 +65,13 @@ events too (kind loss), and are always printed.`,
 	f.StringVar(&o.where, "where", "", "print only events that this SQL expression over the native columns is true of")
 	f.DurationVar(&o.duration, "duration", 0, "stop after this time, as 10s or 5m (default: run until stopped)")
 	f.StringVar(&o.source, "source", "auto", "where events come from: auto, ebpf or audit")
-	f.StringSliceVar(&o.tiers, "tier", nil, "attach a hook in this way only, as HOOK=TIER; goshawk check lists both, tier none means not at all")
+	o.sensing.flags(f)
 	f.StringSliceVar(&o.env, "env", nil, "environment variables to keep with each exec, by NAME, with commas (default none)")
-	f.IntVar(&o.ringSize, "ring-size", 0, "bytes of each of the two kernel rings, a power of two (default 4 MiB)")
+	f.IntVar(&o.ringSize, "ring-size", 0, "bytes of each of the two kernel rings, a power of two (default 2 MiB for exec, fork and exit, 4 MiB for the others)")
 	f.Int64Var(&o.expiry, "events_expiry", 86_400, "seconds to keep events; 0 is for ever")
 	f.Int64Var(&o.maxRows, "events_max", 5_000_000, "rows to keep in each table of events; 0 is no bound")
 	f.Int64Var(&o.maxBytes, "events_max_bytes", 512<<20, "bytes that the store may take on disk; 0 is no bound")
-	o.flags(f)
+	o.host.flags(f)
 	return cmd
 }
 
@@ -108,20 +107,12 @@ func (o *runOptions) check() error {
 			return failf(exitUsage, "--kinds: no kind is called %q; kinds are %s", name, strings.Join(kindNames(), ", "))
 		}
 	}
-	for _, s := range o.tiers {
-		if hook, tier, ok := strings.Cut(s, "="); !ok || hook == "" || tier == "" {
-			return failf(exitUsage, "--tier: %q is not HOOK=TIER", s)
-		}
-	}
 	for _, name := range o.env {
 		if name == "" || strings.ContainsAny(name, "=\x00") {
 			return failf(exitUsage, "--env: %q is no name of a variable", name)
 		}
 	}
-	if err := sensor.CheckTiers(o.forcedTiers()); err != nil {
-		return failf(exitUsage, "--tier: %w", err)
-	}
-	return nil
+	return o.sensing.check()
 }
 
 // kindIDs are the kinds asked for; nil is all.
@@ -131,13 +122,4 @@ func (o *runOptions) kindIDs() []event.ID {
 		ids = append(ids, event.ByName(name).ID)
 	}
 	return ids
-}
-
-func (o *runOptions) forcedTiers() map[string]string {
-	tiers := make(map[string]string)
-	for _, s := range o.tiers {
-		hook, tier, _ := strings.Cut(s, "=")
-		tiers[hook] = tier
-	}
-	return tiers
 }

@@ -53,7 +53,7 @@ func (o *runOptions) open(ctx context.Context, warn func(string)) (w *watch, err
 		return w, err
 	}
 	w.sensor, err = sensor.Open(sensor.Options{
-		Kinds: o.kindIDs(), Tiers: o.forcedTiers(), CriticalBytes: o.ringSize, BulkBytes: o.ringSize,
+		Kinds: o.kindIDs(), Tiers: o.forced(), BTF: o.btf, CriticalBytes: o.ringSize, BulkBytes: o.ringSize,
 		Env: o.env, BootID: w.bootID, FS: f,
 	})
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,9 +35,12 @@ type Fact struct {
 	Advice string `json:"advice,omitempty"`
 }
 
-// Probe looks at the running kernel. It changes nothing.
-func Probe(f procfs.FS) []Fact {
-	return []Fact{release(f), typeInformation(f), ringBuffer(), capabilities(f), lockdown(f), modules(f), cgroup2(f)}
+// Probe looks at the running kernel and what surrounds it. It changes nothing. Types is the
+// file that BTF is to be read from, "" for the kernel's own; root is the root directory of
+// the host.
+func Probe(f procfs.FS, root, types string) []Fact {
+	return []Fact{release(f), distribution(root), architecture(), typeInformation(f, types), ringBuffer(),
+		capabilities(f), lockdown(f), modules(f), cgroups(f)}
 }
 
 func release(f procfs.FS) Fact {
@@ -50,12 +55,19 @@ func unknown(name string, err error) Fact {
 	return Fact{Name: name, Value: err.Error(), State: Unknown}
 }
 
-func typeInformation(f procfs.FS) Fact {
+func typeInformation(f procfs.FS, given string) Fact {
+	if given != "" {
+		st, err := os.Stat(given)
+		if err != nil {
+			return Fact{Name: "btf", Value: err.Error(), State: Missing, Advice: "give --btf a file that can be read"}
+		}
+		return Fact{Name: "btf", Value: given + ", " + strconv.FormatInt(st.Size()>>10, 10) + " KiB, as told", State: OK}
+	}
 	path, size, err := f.BTF()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return Fact{Name: "btf", Value: "none", State: Missing,
-			Advice: "use a kernel built with CONFIG_DEBUG_INFO_BTF (most distributions' from 5.4 on are)"}
+			Advice: "give --btf this kernel's BTF file, or use a kernel built with CONFIG_DEBUG_INFO_BTF (most distributions' from 5.4 on are)"}
 	case err != nil:
 		return unknown("btf", err)
 	}
@@ -122,6 +134,9 @@ func lockdown(f procfs.FS) Fact {
 	mode, err := f.Lockdown()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if _, err := f.SecurityModules(); err == nil {
+			return Fact{Name: "lockdown", Value: "not in this kernel, or not in force", State: OK}
+		}
 		return Fact{Name: "lockdown", Value: "cannot be seen: securityfs is not mounted, or the kernel has no lockdown", State: Unknown}
 	case err != nil:
 		return unknown("lockdown", err)
@@ -139,13 +154,9 @@ func modules(f procfs.FS) Fact {
 	case err != nil:
 		return unknown("lsm", err)
 	}
-	return Fact{Name: "lsm", Value: strings.Join(names, " "), State: OK}
-}
-
-func cgroup2(f procfs.FS) Fact {
-	path, err := f.Cgroup2()
-	if err != nil {
-		return Fact{Name: "cgroup2", Value: err.Error(), State: Missing, Advice: "mount cgroup2: dns and datagrams are seen there"}
+	fact := Fact{Name: "lsm", Value: strings.Join(names, " "), State: OK}
+	if !slices.Contains(names, "bpf") {
+		fact.Advice = "LSM tiers need bpf in this list; boot with lsm=" + strings.Join(append(names, "bpf"), ",")
 	}
-	return Fact{Name: "cgroup2", Value: path, State: OK}
+	return fact
 }

@@ -2,11 +2,15 @@ package procfs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // BTF returns the path and size of the type information that the kernel carries; the
@@ -21,20 +25,43 @@ func (f FS) BTF() (path string, size int64, err error) {
 }
 
 // SecurityModules returns the Linux security modules in force, in their order. The error
-// is fs.ErrNotExist when securityfs is not mounted, or before Linux 4.12.
+// is fs.ErrNotExist when securityfs can be neither found nor mounted, or before Linux 4.12.
 func (f FS) SecurityModules() ([]string, error) {
-	b, err := readAtMost(filepath.Join(f.Sys, "kernel/security/lsm"), maxSmallFile)
+	b, err := f.security("lsm")
 	if err != nil {
 		return nil, err
 	}
 	return strings.FieldsFunc(string(bytes.TrimSpace(b)), func(r rune) bool { return r == ',' }), nil
 }
 
+// security reads a file of securityfs. Where that is not mounted it is mounted for us
+// alone, seen by no other process and gone with its descriptor (fsopen(2), Linux 5.2).
+func (f FS) security(name string) ([]byte, error) {
+	b, err := readAtMost(filepath.Join(f.Sys, "kernel/security", name), maxSmallFile)
+	if !errors.Is(err, fs.ErrNotExist) || f.Sys != "/sys" {
+		return b, err
+	}
+	context, e := unix.Fsopen("securityfs", unix.FSOPEN_CLOEXEC)
+	if e != nil {
+		return nil, err
+	}
+	defer unix.Close(context)
+	if unix.FsconfigCreate(context) != nil {
+		return nil, err
+	}
+	mount, e := unix.Fsmount(context, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	if e != nil {
+		return nil, err
+	}
+	defer unix.Close(mount)
+	return readAtMost(filepath.Join(f.Proc, "self/fd", strconv.Itoa(mount), name), maxSmallFile)
+}
+
 // Lockdown returns the mode of kernel_lockdown(7): none, integrity or confidentiality. The
-// error is fs.ErrNotExist when securityfs is not mounted, the kernel has no lockdown, or
-// before Linux 5.4.
+// error is fs.ErrNotExist when securityfs can be neither found nor mounted, the kernel has
+// no lockdown, or before Linux 5.4.
 func (f FS) Lockdown() (string, error) {
-	b, err := readAtMost(filepath.Join(f.Sys, "kernel/security/lockdown"), maxSmallFile)
+	b, err := f.security("lockdown")
 	if err != nil {
 		return "", err
 	}

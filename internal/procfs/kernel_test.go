@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -71,5 +72,16 @@ func TestSelf(t *testing.T) {
 		if n, err := At("").OwnCapabilities(); err != nil || n == 0 {
 			t.Errorf("capabilities %x, %v", n, err)
 		}
+	}
+}
+
+// TestLiveSecurityModules asks this kernel, wherever its securityfs is mounted.
+func TestLiveSecurityModules(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: mounts securityfs where it is not mounted")
+	}
+	names, err := At("").SecurityModules()
+	if err != nil || !slices.Contains(names, "capability") { // the one that is always there
+		t.Errorf("%q, %v", names, err)
 	}
 }

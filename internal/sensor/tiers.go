@@ -5,3 +5,23 @@ package sensor
 func CheckTiers(tiers map[string]string) error {
 	return (&loader{forced: tiers}).checkForced(hooks)
 }
+
+// HookNames lists the hooks.
+func HookNames() []string {
+	names := make([]string, len(hooks))
+	for i := range hooks {
+		names[i] = hooks[i].name
+	}
+	return names
+}
+
+// Ring is one buffer between the kernel and the agent.
+type Ring struct {
+	Name  string `json:"name"`
+	Bytes int    `json:"bytes"`
+}
+
+// Rings returns the rings and their sizes.
+func (s *Sensor) Rings() []Ring {
+	return []Ring{{"critical", s.options.CriticalBytes}, {"bulk", s.options.BulkBytes}}
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/goshawk-project/goshawk/internal/kernel"
+)
+
+// text prints the report for people. Words of other programs are made safe to show.
+func (r *report) text(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(name, state, note string) { fmt.Fprintf(t, "  %s\t%s\t%s\n", name, state, safe(note)) }
+	fmt.Fprintln(t, "KERNEL\t\t")
+	for _, k := range r.Kernel {
+		note := k.Value
+		if k.Advice != "" {
+			note += ": " + k.Advice
+		}
+		line(k.Name, string(k.State), note)
+	}
+	if len(r.Hooks) > 0 {
+		fmt.Fprintln(t, "HOOKS\t\t")
+	}
+	for _, h := range r.Hooks {
+		tier := h.Tier
+		if tier == "" {
+			tier = "none"
+		}
+		note := strings.Join(h.Kinds, ", ")
+		if h.Refused != "" {
+			note += " (" + h.Refused + ")"
+		}
+		line(h.Name, tier, note)
+	}
+	if len(r.Rings) > 0 {
+		fmt.Fprintln(t, "RINGS\t\t")
+	}
+	for _, g := range r.Rings {
+		line(g.Name, fmt.Sprintf("%d KiB", g.Bytes>>10), "")
+	}
+	fmt.Fprintln(t, "AUDIT\t\t")
+	line("state", r.auditState(), r.Audit.Advice)
+	if r.Audit.State == kernel.OK {
+		line("rules", fmt.Sprint(r.Audit.Rules), "")
+		line("backlog", fmt.Sprint(r.Audit.Backlog), fmt.Sprintf("of %d", r.Audit.BacklogLimit))
+		line("lost", fmt.Sprint(r.Audit.Lost), "since boot")
+		line("failure", r.Audit.Failure, "")
+	}
+	fmt.Fprintln(t, "CONTAINERS\t\t")
+	for _, c := range r.Runtimes {
+		line(c.Name, "found", c.Socket)
+	}
+	if len(r.Runtimes) == 0 {
+		line("runtimes", "none", "no socket of Docker, containerd, CRI-O or Podman")
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(w, safe(r.Result))
+	return err
+}
+
+func (r *report) auditState() string {
+	switch a := &r.Audit; {
+	case a.State != kernel.OK:
+		return string(a.State)
+	case a.Locked:
+		return "locked"
+	case a.Enabled:
+		return "enabled"
+	}
+	return "disabled"
+}
