@@ -17,6 +17,8 @@
 #include "fork.bpf.h"
 #include "exit.bpf.h"
 #include "socket.bpf.h"
+#include "call.bpf.h"
+#include "datagram.bpf.h"
 #include "dns.bpf.h"
 
 /* The kernel lets GPL-compatible programs alone read its memory. */
