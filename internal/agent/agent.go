@@ -99,8 +99,8 @@ type Agent struct {
 	begun    time.Time
 
 	// What follows belongs to the loop.
-	seen     [event.KindLoss + 1]uint64 // events by kind, taken in
-	repeated [event.KindLoss + 1]uint64 // exits reported twice
+	seen     [event.MaxKind + 1]uint64 // events by kind, taken in
+	repeated [event.MaxKind + 1]uint64 // exits reported twice
 	batches  uint64
 	sources  []SourceStatus
 	losses   losses

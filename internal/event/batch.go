@@ -10,12 +10,20 @@ const BatchSize = 256
 type Batch struct {
 	Events []Event
 
-	exec   slab[Exec]
-	fork   slab[Fork]
-	exit   slab[Exit]
-	socket slab[Socket]
-	dns    slab[DNS]
-	loss   slab[Loss]
+	exec       slab[Exec]
+	fork       slab[Fork]
+	exit       slab[Exit]
+	socket     slab[Socket]
+	dns        slab[DNS]
+	loss       slab[Loss]
+	file       slab[File]
+	credential slab[Credential]
+	ptrace     slab[Ptrace]
+	signal     slab[Signal]
+	module     slab[Module]
+	mount      slab[Mount]
+	user       slab[User]
+	policy     slab[Policy]
 }
 
 // slab hands out the elements of chunks that never move.
@@ -48,6 +56,8 @@ func (b *Batch) Release() {
 	clear(b.Events)
 	b.Events = b.Events[:0]
 	b.exec.used, b.fork.used, b.exit.used, b.socket.used, b.dns.used, b.loss.used = 0, 0, 0, 0, 0, 0
+	b.file.used, b.credential.used, b.ptrace.used, b.signal.used = 0, 0, 0, 0
+	b.module.used, b.mount.used, b.user.used, b.policy.used = 0, 0, 0, 0
 	batches.Put(b)
 }
 
@@ -71,6 +81,22 @@ func (b *Batch) Add(id ID) Event {
 		e = b.dns.next()
 	case KindLoss:
 		e = b.loss.next()
+	case KindFile:
+		e = b.file.next()
+	case KindCredential:
+		e = b.credential.next()
+	case KindPtrace:
+		e = b.ptrace.next()
+	case KindSignal:
+		e = b.signal.next()
+	case KindModule:
+		e = b.module.next()
+	case KindMount:
+		e = b.mount.next()
+	case KindUser:
+		e = b.user.next()
+	case KindPolicy:
+		e = b.policy.next()
 	default:
 		return nil
 	}

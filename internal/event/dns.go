@@ -22,10 +22,9 @@ type DNS struct {
 // Reset empties e for use again.
 func (e *DNS) Reset() { *e = DNS{} }
 
-var dnsKind = &Kind{
-	ID: KindDNS, Name: names[KindDNS], Table: "dns_events",
+var dnsKind = kindOf[DNS](Kind{
+	ID: KindDNS, Table: "dns_events",
 	Doc: "Names asked for over UDP, with the answers",
-	New: func() Event { return new(DNS) },
 	Columns: columns(
 		schema.Str("question", func(e *DNS) *string { return &e.Question }, "Name asked for"),
 		schema.Str("query_type", func(e *DNS) *string { return &e.QueryType }, "Type of record asked for"),
@@ -38,4 +37,4 @@ var dnsKind = &Kind{
 		schema.Int("duration_ns", func(e *DNS) *uint64 { return &e.DurationNs }, "From question to answer in nanoseconds", schema.OmitZero),
 		schema.Bool("truncated", func(e *DNS) *bool { return &e.Truncated }, "1 when the answer was cut"),
 	),
-}
+})

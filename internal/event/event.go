@@ -12,36 +12,49 @@ import (
 )
 
 // ID numbers a kind; the numbers are those of enum kind in bpf/wire.h and are written to
-// the store, so they are never reused.
+// the store, so they are never reused. Those left out are kept for kinds to come.
 type ID uint8
 
 const (
-	KindExec    ID = 1
-	KindFork    ID = 2
-	KindExit    ID = 3
-	KindConnect ID = 4
-	KindAccept  ID = 5
-	KindBind    ID = 6
-	KindListen  ID = 7
-	KindClose   ID = 8
-	KindDNS     ID = 9
-	KindLoss    ID = 10
+	KindExec       ID = 1
+	KindFork       ID = 2
+	KindExit       ID = 3
+	KindConnect    ID = 4
+	KindAccept     ID = 5
+	KindBind       ID = 6
+	KindListen     ID = 7
+	KindClose      ID = 8
+	KindDNS        ID = 9
+	KindLoss       ID = 10
+	KindFile       ID = 11
+	KindCredential ID = 12
+	KindPtrace     ID = 13
+	KindSignal     ID = 14
+	KindModule     ID = 15
+	KindMount      ID = 17
+	KindUser       ID = 20
+	KindPolicy     ID = 23
+
+	// MaxKind is the bound of lists that are indexed by kind.
+	MaxKind ID = 31
 )
 
-var names = [...]string{
+var names = [MaxKind + 1]string{
 	KindExec: "exec", KindFork: "fork", KindExit: "exit", KindConnect: "connect", KindAccept: "accept",
 	KindBind: "bind", KindListen: "listen", KindClose: "close", KindDNS: "dns", KindLoss: "loss",
+	KindFile: "file", KindCredential: "credential", KindPtrace: "ptrace", KindSignal: "signal",
+	KindModule: "module", KindMount: "mount", KindUser: "user", KindPolicy: "policy",
 }
 
 // String is the kind's name, or its number when there is no such kind.
 func (id ID) String() string {
-	if int(id) < len(names) && id != 0 {
+	if id <= MaxKind && names[id] != "" {
 		return names[id]
 	}
 	return "kind" + strconv.Itoa(int(id))
 }
 
-// Event is one occurrence: *Exec, *Fork, *Exit, *Socket, *DNS or *Loss.
+// Event is one occurrence: a pointer to the struct of its kind.
 type Event interface {
 	// Head is the part that all kinds share.
 	Head() *Header
@@ -61,19 +74,51 @@ type Kind struct {
 	Critical bool
 	// New makes an empty event of this kind.
 	New func() Event
+	// Copy makes to what from is; false when either is not of this kind's type.
+	Copy func(to, from Event) bool
 	// Columns are the native columns: those of all kinds, then its own.
 	Columns []Column
 }
 
 // Kinds is every kind, in the order of their numbers.
-var Kinds = []*Kind{execKind, forkKind, exitKind, connectKind, acceptKind, bindKind, listenKind, closeKind, dnsKind, lossKind}
+var Kinds = []*Kind{
+	execKind, forkKind, exitKind, connectKind, acceptKind, bindKind, listenKind, closeKind, dnsKind, lossKind,
+	fileKind, credentialKind, ptraceKind, signalKind, moduleKind, mountKind, userKind, policyKind,
+}
+
+var byID = index(Kinds)
+
+func index(kinds []*Kind) (at [MaxKind + 1]*Kind) {
+	for _, k := range kinds {
+		at[k.ID] = k
+	}
+	return at
+}
+
+// kindOf completes a kind whose events are *T.
+func kindOf[T any, P interface {
+	*T
+	Event
+}](k Kind) *Kind {
+	k.Name = names[k.ID]
+	k.New = func() Event { return P(new(T)) }
+	k.Copy = func(to, from Event) bool {
+		t, ok := to.(P)
+		f, same := from.(P)
+		if ok && same {
+			*t = *f
+		}
+		return ok && same
+	}
+	return &k
+}
 
 // ByID returns the kind numbered id, or nil.
 func ByID(id ID) *Kind {
-	if id == 0 || int(id) > len(Kinds) {
+	if id > MaxKind {
 		return nil
 	}
-	return Kinds[id-1]
+	return byID[id]
 }
 
 // ByName returns the kind called name, or nil.

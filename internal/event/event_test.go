@@ -2,17 +2,20 @@ package event
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 )
 
 func TestKindsAreWhole(t *testing.T) {
-	if len(Kinds)+1 != len(names) {
-		t.Errorf("%d kinds, %d names", len(Kinds), len(names)-1)
+	for id, name := range names {
+		if k := ByID(ID(id)); (k == nil) != (name == "") {
+			t.Errorf("number %d is called %q, and its kind is %v", id, name, k)
+		}
 	}
 	for i, k := range Kinds {
-		if int(k.ID) != i+1 {
-			t.Errorf("Kinds[%d] has number %d: the list goes in order, from 1", i, k.ID)
+		if i > 0 && k.ID <= Kinds[i-1].ID {
+			t.Errorf("Kinds[%d] has number %d: the list goes in order", i, k.ID)
 		}
 		if k.Name != names[k.ID] || k.Name == "" {
 			t.Errorf("kind %d is called %q and %q", k.ID, k.Name, names[k.ID])
@@ -57,11 +60,14 @@ func TestKindsAreWhole(t *testing.T) {
 				}
 			}
 		}
+		if c := k.New(); !k.Copy(c, e) || !reflect.DeepEqual(c, e) || k.Copy(c, new(Header)) {
+			t.Errorf("kind %s: a copy is %+v, not %+v", k.Name, c, e)
+		}
 		if k.Doc == "" || strings.HasSuffix(k.Doc, ".") {
 			t.Errorf("kind %s: description %q", k.Name, k.Doc)
 		}
 	}
-	if ByID(0) != nil || ByID(200) != nil || ByName("nosuch") != nil {
+	if ByID(0) != nil || ByID(MaxKind) != nil || ByID(200) != nil || ByName("nosuch") != nil {
 		t.Error("a kind is found that is not there")
 	}
 }

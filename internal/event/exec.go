@@ -32,10 +32,9 @@ type Exec struct {
 // Reset empties e for use again.
 func (e *Exec) Reset() { *e = Exec{} }
 
-var execKind = &Kind{
-	ID: KindExec, Name: names[KindExec], Table: "exec_events", Critical: true,
+var execKind = kindOf[Exec](Kind{
+	ID: KindExec, Table: "exec_events", Critical: true,
 	Doc: "Programs started, one row for each successful execve or execveat",
-	New: func() Event { return new(Exec) },
 	Columns: columns(
 		schema.Strings("args", func(e *Exec) *string { return &e.Args }, "Arguments, a JSON array"),
 		schema.Int("args_length", func(e *Exec) *uint64 { return &e.ArgsLength }, "Bytes of all arguments, also of those cut off"),
@@ -59,4 +58,4 @@ var execKind = &Kind{
 		schema.Str("syscall", func(e *Exec) *string { return &e.Syscall }, "System call that started it, empty when not known"),
 		schema.Raw("ancestors", func(e *Exec) *string { return &e.Ancestors }, "Parent, grandparent and so on, a JSON array of pid, path and cmdline"),
 	),
-}
+})

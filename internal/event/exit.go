@@ -17,10 +17,9 @@ type Exit struct {
 // Reset empties e for use again.
 func (e *Exit) Reset() { *e = Exit{} }
 
-var exitKind = &Kind{
-	ID: KindExit, Name: names[KindExit], Table: "exit_events", Critical: true,
+var exitKind = kindOf[Exit](Kind{
+	ID: KindExit, Table: "exit_events", Critical: true,
 	Doc: "Processes ended, one row when the last thread has left",
-	New: func() Event { return new(Exit) },
 	Columns: columns(
 		schema.Int("exit_code", func(e *Exit) *int32 { return &e.ExitCode }, "Status given to exit"),
 		schema.Int("signal", func(e *Exit) *int32 { return &e.Signal }, "Signal that ended it, 0 for none"),
@@ -30,4 +29,4 @@ var exitKind = &Kind{
 		schema.Int("system_time_ns", func(e *Exit) *uint64 { return &e.SystemNs }, "CPU time in the kernel in nanoseconds"),
 		schema.Int("max_rss_bytes", func(e *Exit) *uint64 { return &e.MaxRSS }, "Peak resident memory in bytes"),
 	),
-}
+})

@@ -19,14 +19,13 @@ func childProcessID(e *Fork) schema.Value {
 	return schema.TextValue(ProcessID(e.BootID, e.ChildPID, e.ChildStart))
 }
 
-var forkKind = &Kind{
-	ID: KindFork, Name: names[KindFork], Table: "fork_events", Critical: true,
+var forkKind = kindOf[Fork](Kind{
+	ID: KindFork, Table: "fork_events", Critical: true,
 	Doc: "Processes made by fork, vfork, clone or clone3; threads are not listed",
-	New: func() Event { return new(Fork) },
 	Columns: columns(
 		schema.Int("child_pid", func(e *Fork) *uint32 { return &e.ChildPID }, "Process made"),
 		schema.Calc("child_process_id", schema.Text, childProcessID, "Identity of the process made").From("child_pid", "child_start", "boot_id"),
 		schema.Int("child_start", func(e *Fork) *uint64 { return &e.ChildStart }, "Start of the child, nanoseconds since boot", schema.Internal),
 		schema.Int("child_ppid", func(e *Fork) *uint32 { return &e.ChildPPID }, "Parent of the process made; differs from pid with CLONE_PARENT"),
 	),
-}
+})

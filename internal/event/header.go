@@ -33,7 +33,7 @@ type Header struct {
 	BootID   string // the boot's id, 32 hex digits
 	Path     string // the process's executable
 	Comm     string
-	UID      uint32
+	UID      uint32 // Unset unknown, as the three below
 	GID      uint32
 	EUID     uint32
 	EGID     uint32
@@ -97,10 +97,10 @@ var headerColumns = []schema.Column[*Header]{
 	schema.Str("boot_id", func(h *Header) *string { return &h.BootID }, "Identity of the boot", schema.Internal),
 	schema.Str("path", func(h *Header) *string { return &h.Path }, "Executable of the process, as the kernel resolved it"),
 	schema.Str("comm", func(h *Header) *string { return &h.Comm }, "Name of the thread, which it may set itself"),
-	schema.Int("uid", func(h *Header) *uint32 { return &h.UID }, "Real user"),
-	schema.Int("gid", func(h *Header) *uint32 { return &h.GID }, "Real group"),
-	schema.Int("euid", func(h *Header) *uint32 { return &h.EUID }, "Effective user"),
-	schema.Int("egid", func(h *Header) *uint32 { return &h.EGID }, "Effective group"),
+	schema.Int("uid", func(h *Header) *uint32 { return &h.UID }, "Real user", schema.OmitUnset),
+	schema.Int("gid", func(h *Header) *uint32 { return &h.GID }, "Real group", schema.OmitUnset),
+	schema.Int("euid", func(h *Header) *uint32 { return &h.EUID }, "Effective user", schema.OmitUnset),
+	schema.Int("egid", func(h *Header) *uint32 { return &h.EGID }, "Effective group", schema.OmitUnset),
 	schema.Int("auid", func(h *Header) *uint32 { return &h.AUID }, "Login user, 4294967295 when none logged in"),
 	schema.Int("session_id", func(h *Header) *uint32 { return &h.Session }, "Audit session, 4294967295 when none"),
 	schema.Str("tty", func(h *Header) *string { return &h.TTY }, "Controlling terminal"),

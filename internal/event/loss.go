@@ -16,10 +16,9 @@ type Loss struct {
 // Reset empties e for use again.
 func (e *Loss) Reset() { *e = Loss{} }
 
-var lossKind = &Kind{
-	ID: KindLoss, Name: names[KindLoss], Table: "loss_events",
+var lossKind = kindOf[Loss](Kind{
+	ID: KindLoss, Table: "loss_events",
 	Doc: "Events that were not delivered, counted by kind and reason",
-	New: func() Event { return new(Loss) },
 	Columns: columns(
 		schema.Str("kind_lost", func(e *Loss) *string { return &e.KindLost }, "Kind of the events lost"),
 		schema.Str("reason", func(e *Loss) *string { return &e.Reason }, "Why they were lost"),
@@ -27,4 +26,4 @@ var lossKind = &Kind{
 		schema.Time("window_start", func(e *Loss) *int64 { return &e.WindowStart }, "Start of the window"),
 		schema.Time("window_end", func(e *Loss) *int64 { return &e.WindowEnd }, "End of the window"),
 	),
-}
+})

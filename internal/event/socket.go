@@ -62,8 +62,7 @@ func socketKind(id ID, doc string) *Kind {
 	if id == KindClose {
 		bytes = 0
 	}
-	return &Kind{ID: id, Name: id.String(), Table: "network_events", Doc: doc,
-		New: func() Event { return new(Socket) }, Columns: socketColumns(bytes)}
+	return kindOf[Socket](Kind{ID: id, Table: "network_events", Doc: doc, Columns: socketColumns(bytes)})
 }
 
 var (

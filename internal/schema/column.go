@@ -78,10 +78,10 @@ func Int[T any, N integer](name string, at func(T) *N, doc string, flags ...Flag
 		SetInt:    func(r T, n int64) { *at(r) = N(n) },
 		At:        func(r T) any { return at(r) },
 	}
-	if c.Has(OmitZero) {
+	if unknown, ok := c.Unknown(); ok {
 		c.Value = func(r T) Value {
-			if n := *at(r); n != 0 {
-				return IntValue(int64(n))
+			if n := int64(*at(r)); n != unknown {
+				return IntValue(n)
 			}
 			return Null
 		}
@@ -185,7 +185,7 @@ func (c *Column[T]) AppendJSON(dst []byte, r T) []byte {
 	}
 	if c.Int != nil {
 		n := c.Int(r)
-		if n == 0 && c.Has(OmitZero) {
+		if unknown, ok := c.Unknown(); ok && n == unknown {
 			return dst
 		}
 		dst = append(dst, c.key...)

@@ -41,6 +41,8 @@ const (
 	Optimized
 	// OmitZero says that zero means unknown: NULL in SQL, absent in JSON.
 	OmitZero
+	// OmitUnset says the same of 4294967295, the kernel's (uid_t)-1.
+	OmitUnset
 	// Internal columns are kept with the event but are no part of any table.
 	Internal
 )
@@ -76,6 +78,17 @@ type ColumnDef struct {
 
 // Has reports whether all flags f are set.
 func (c *ColumnDef) Has(f Flag) bool { return c.Flags&f == f }
+
+// Unknown returns the integer that stands for an unknown cell, if any does.
+func (c *ColumnDef) Unknown() (int64, bool) {
+	switch {
+	case c.Has(OmitZero):
+		return 0, true
+	case c.Has(OmitUnset):
+		return 1<<32 - 1, true
+	}
+	return 0, false
+}
 
 // Def is what is known of a table without its rows.
 type Def struct {

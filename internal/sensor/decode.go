@@ -295,7 +295,7 @@ func (s *Sensor) counts() []event.Count {
 	per := make([]bpf.GoshawkCounts, cpus)
 	for k := uint32(0); k < uint32(bpf.GoshawkKindKIND_MAX); k++ {
 		if k >= 1 && event.ByID(event.ID(k)) == nil {
-			break
+			continue
 		}
 		if err := s.maps["counters"].Lookup(k, &per); err != nil {
 			continue

@@ -15,18 +15,14 @@ import (
 // modes, and strings that the sensor keeps once; these are not written anew. A JSON
 // belongs to the goroutine that encodes.
 type JSON struct {
-	kinds [event.KindLoss + 1]*template
+	kinds [event.MaxKind + 1]*template
 }
 
 // template is a kind's event and what to write of it.
 type template struct {
 	open  string // `{"kind":"exec"`
-	exec  *event.Exec
-	fork  *event.Fork
-	exit  *event.Exit
-	sock  *event.Socket
-	dns   *event.DNS
-	loss  *event.Loss
+	event event.Event
+	copy  func(to, from event.Event) bool
 	cells []cell
 }
 
@@ -49,17 +45,18 @@ const (
 
 // cell is one column of a template: its key and a pointer of the form's type.
 type cell struct {
-	key      string // `,"name":`
-	form     form
-	omitZero bool
-	s        *string
-	b        *bool
-	u64      *uint64
-	i64      *int64
-	u32      *uint32
-	i32      *int32
-	u16      *uint16
-	column   *event.Column
+	key     string // `,"name":`
+	form    form
+	omit    bool // when it holds unknown
+	unknown int64
+	s       *string
+	b       *bool
+	u64     *uint64
+	i64     *int64
+	u32     *uint32
+	i32     *int32
+	u16     *uint16
+	column  *event.Column
 
 	// What was written for the last value, for forms that seldom change.
 	written  []byte
@@ -76,26 +73,10 @@ func NewJSON() *JSON {
 	for _, k := range event.Kinds {
 		e := k.New()
 		e.Head().Kind = k.ID
-		t := &template{open: `{"kind":"` + k.Name + `"`}
-		switch e := e.(type) {
-		case *event.Exec:
-			t.exec = e
-		case *event.Fork:
-			t.fork = e
-		case *event.Exit:
-			t.exit = e
-		case *event.Socket:
-			t.sock = e
-		case *event.DNS:
-			t.dns = e
-		case *event.Loss:
-			t.loss = e
-		default:
-			continue // left to event.AppendJSON
-		}
+		t := &template{open: `{"kind":"` + k.Name + `"`, event: e, copy: k.Copy}
 		for i := range k.Columns {
 			if c := &k.Columns[i]; !c.Has(schema.Internal) && c.Name != "kind" {
-				t.cells = append(t.cells, cellOf(c, e))
+				t.cells = append(t.cells, cellOf(k, c, e))
 			}
 		}
 		j.kinds[k.ID] = t
@@ -103,16 +84,17 @@ func NewJSON() *JSON {
 	return j
 }
 
-// cellOf finds the cell of a column in e.
-func cellOf(c *event.Column, e event.Event) cell {
-	h := e.Head()
-	x := cell{key: `,"` + c.Name + `":`, omitZero: c.Has(schema.OmitZero), column: c}
-	switch c.Name {
-	case "process_id":
-		x.form, x.s, x.u32, x.u64 = process, &h.BootID, &h.PID, &h.Start
-		return x
-	case "parent_process_id":
-		x.form, x.s, x.u32, x.u64 = process, &h.BootID, &h.PPID, &h.PStart
+// cellOf finds the cell of a column of k in e.
+func cellOf(k *event.Kind, c *event.Column, e event.Event) cell {
+	x := cell{key: `,"` + c.Name + `":`, column: c}
+	x.unknown, x.omit = c.Unknown()
+	if len(c.Uses) == 3 && c.Uses[2] == "boot_id" { // the identity of a process
+		x.form, x.s = process, &e.Head().BootID
+		x.u32, _ = k.Column(c.Uses[0]).At(e).(*uint32)
+		x.u64, _ = k.Column(c.Uses[1]).At(e).(*uint64)
+		if x.u32 == nil || x.u64 == nil {
+			x.form = computed
+		}
 		return x
 	}
 	if c.At == nil || c.Form == schema.Timestamp || c.Type == schema.UnsignedBigInt {
@@ -145,47 +127,10 @@ func cellOf(c *event.Column, e event.Event) cell {
 	return x
 }
 
-// copy puts e into the template; false when it is of another type than its kind says.
-func (t *template) copy(e event.Event) bool {
-	switch e := e.(type) {
-	case *event.Exec:
-		if t.exec != nil {
-			*t.exec = *e
-			return true
-		}
-	case *event.Fork:
-		if t.fork != nil {
-			*t.fork = *e
-			return true
-		}
-	case *event.Exit:
-		if t.exit != nil {
-			*t.exit = *e
-			return true
-		}
-	case *event.Socket:
-		if t.sock != nil {
-			*t.sock = *e
-			return true
-		}
-	case *event.DNS:
-		if t.dns != nil {
-			*t.dns = *e
-			return true
-		}
-	case *event.Loss:
-		if t.loss != nil {
-			*t.loss = *e
-			return true
-		}
-	}
-	return false
-}
-
 // Append is the Encoder.
 func (j *JSON) Append(dst []byte, e event.Event) []byte {
 	kind := e.Head().Kind
-	if int(kind) >= len(j.kinds) || j.kinds[kind] == nil || !j.kinds[kind].copy(e) {
+	if int(kind) >= len(j.kinds) || j.kinds[kind] == nil || !j.kinds[kind].copy(j.kinds[kind].event, e) {
 		return append(event.AppendJSON(dst, e), '\n')
 	}
 	t := j.kinds[kind]
@@ -205,7 +150,7 @@ func (c *cell) append(dst []byte, e event.Event) []byte {
 		switch {
 		case *c.b:
 			return append(append(dst, c.key...), "true"...)
-		case c.omitZero:
+		case c.omit && c.unknown == 0:
 			return dst
 		}
 		return append(append(dst, c.key...), "false"...)
@@ -237,7 +182,7 @@ func (c *cell) append(dst []byte, e event.Event) []byte {
 		}
 		return dst
 	}
-	if n == 0 && c.omitZero {
+	if c.omit && n == c.unknown {
 		return dst
 	}
 	return strconv.AppendInt(append(dst, c.key...), n, 10)
@@ -257,7 +202,7 @@ func (c *cell) appendSteady(dst []byte, n int64) []byte {
 	if n == c.lastInt && len(c.written) > 0 {
 		return append(dst, c.written...)
 	}
-	if n == 0 && c.omitZero {
+	if c.omit && n == c.unknown {
 		return dst
 	}
 	start := len(dst)

@@ -58,7 +58,7 @@ type Stream struct {
 }
 
 // tallies counts events by kind.
-type tallies [event.KindLoss + 1]uint64
+type tallies [event.MaxKind + 1]uint64
 
 func (t *tallies) add(o *tallies) {
 	for i, n := range o {
@@ -195,7 +195,7 @@ func (s *Stream) Counts() []event.Count {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []event.Count
-	for kind := event.ID(1); kind <= event.KindLoss; kind++ {
+	for kind := event.ID(1); kind <= event.MaxKind; kind++ {
 		for _, c := range []struct {
 			what, reason string
 			n            uint64

@@ -7,8 +7,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/goshawk-project/goshawk/internal/event"
 )
 
@@ -62,7 +60,9 @@ func kindColor(id event.ID) string {
 		return blue
 	case event.KindDNS:
 		return purple
-	case event.KindLoss:
+	case event.KindFile, event.KindUser:
+		return yellow
+	case event.KindLoss, event.KindCredential, event.KindPtrace, event.KindModule, event.KindMount, event.KindPolicy:
 		return red
 	}
 	return dim
@@ -113,6 +113,9 @@ func (t *Text) paint(dst []byte, color string, field []byte, width int) []byte {
 }
 
 func (t *Text) appendUser(dst []byte, uid uint32) []byte {
+	if uid == event.Unset {
+		return append(dst, '?')
+	}
 	if t.User != nil {
 		if name := t.User(uid); name != "" {
 			return appendPlain(dst, name)
@@ -178,6 +181,28 @@ func (t *Text) appendWhat(dst []byte, e event.Event) []byte {
 		return t.appendSocket(dst, e)
 	case *event.DNS:
 		return t.appendDNS(dst, e)
+	case *event.File:
+		return t.appendFile(dst, e)
+	case *event.Credential:
+		return t.appendCredential(dst, e)
+	case *event.Ptrace:
+		dst = append(appendPlain(dst, e.Request), " of "...)
+		return t.appendResult(appendTarget(dst, e.TargetPID, e.TargetPath, e.TargetComm), e.Result)
+	case *event.Signal:
+		dst = append(appendSignal(dst, e.Signal), " to "...)
+		return t.appendResult(appendTarget(dst, e.TargetPID, e.TargetPath, e.TargetComm), e.Result)
+	case *event.Module:
+		dst = append(appendPlain(dst, e.Operation), ' ')
+		dst = appendWords(dst, e.Name, e.ModulePath, e.Parameters)
+		return t.appendResult(dst, e.Result)
+	case *event.Mount:
+		dst = append(appendPlain(dst, e.Operation), ' ')
+		dst = appendWords(dst, e.FilesystemType, e.Source, e.Target)
+		return t.appendResult(dst, e.Result)
+	case *event.User:
+		return t.appendUserEvent(dst, e)
+	case *event.Policy:
+		return t.appendPolicy(dst, e)
 	case *event.Loss:
 		b := append(t.field[:0], "lost "...)
 		b = strconv.AppendUint(b, e.Count, 10)
@@ -233,12 +258,7 @@ func (t *Text) appendExit(dst []byte, e *event.Exit) []byte {
 	color := ""
 	if e.Signal != 0 {
 		color = red
-		b = append(b, "signal "...)
-		b = strconv.AppendInt(b, int64(e.Signal), 10)
-		if name := unix.SignalName(unix.Signal(e.Signal)); name != "" {
-			b = append(b, ' ')
-			b = append(b, strings.TrimPrefix(name, "SIG")...)
-		}
+		b = appendSignal(append(b, "signal "...), e.Signal)
 		if e.CoreDumped {
 			b = append(b, " with core"...)
 		}
@@ -286,16 +306,21 @@ func (t *Text) appendSocket(dst []byte, e *event.Socket) []byte {
 		}
 		return dst
 	}
+	return t.appendResult(dst, e.Result)
+}
+
+// appendResult appends what became of a call, if that is known.
+func (t *Text) appendResult(dst []byte, result string) []byte {
 	color := red
-	switch e.Result {
+	switch result {
 	case "":
 		return dst
-	case "ok":
+	case "ok", "success", "allowed":
 		color = green
 	case "in_progress":
 		color = yellow
 	}
-	return t.paint(append(dst, ' '), color, append(t.field[:0], e.Result...), 0)
+	return t.paint(append(dst, ' '), color, appendPlain(t.field[:0], result), 0)
 }
 
 func appendAddress(dst []byte, address string, port uint16) []byte {

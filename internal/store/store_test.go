@@ -109,27 +109,12 @@ func eids(t *testing.T, log event.Log, sel event.Selection) []int64 {
 }
 
 func clone(e event.Event) event.Event {
-	switch e := e.(type) {
-	case *event.Exec:
-		c := *e
-		return &c
-	case *event.Fork:
-		c := *e
-		return &c
-	case *event.Exit:
-		c := *e
-		return &c
-	case *event.Socket:
-		c := *e
-		return &c
-	case *event.DNS:
-		c := *e
-		return &c
-	case *event.Loss:
-		c := *e
-		return &c
+	k := event.ByID(e.Head().Kind)
+	c := k.New()
+	if !k.Copy(c, e) {
+		panic(fmt.Sprintf("BUG: %T is of kind %s", e, k.Name))
 	}
-	panic(fmt.Sprintf("BUG: new type of event %T", e))
+	return c
 }
 
 // randomEvent fills every stored column of an event with anything, but for its kind.
