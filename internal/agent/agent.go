@@ -48,6 +48,8 @@ type Input struct {
 	Source Source
 	Hooks  func() []event.Hook  // nil: none
 	Counts func() []event.Count // nil: none
+	// Lag is how long after they happened its events may come; 0: gather.
+	Lag time.Duration
 }
 
 // Output is a sink with what it can tell about itself.
@@ -79,7 +81,8 @@ const (
 	// pollEvery is how often counters are read while events come, and so the window that
 	// a loss event covers. With no events no timer runs.
 	pollEvery = time.Second
-	// gather is how long a source may hold records back before it hands them over.
+	// gather is how long a source may hold records back before it hands them over, unless
+	// it says otherwise.
 	gather = 30 * time.Millisecond
 
 	stopSources = 10 * time.Second
@@ -97,6 +100,7 @@ type Agent struct {
 	requests chan func()
 	stopped  chan struct{} // closed when requests are no longer served
 	begun    time.Time
+	wait     time.Duration // how late events may come
 
 	// What follows belongs to the loop.
 	seen     [event.MaxKind + 1]uint64 // events by kind, taken in
@@ -104,6 +108,7 @@ type Agent struct {
 	batches  uint64
 	sources  []SourceStatus
 	losses   losses
+	order    order
 	own      [1]event.Event // scratch
 }
 
@@ -118,8 +123,33 @@ func New(opt Options) *Agent {
 	}
 	for _, in := range opt.Inputs {
 		a.sources = append(a.sources, SourceStatus{Name: in.Name, Active: true})
+		a.wait = max(a.wait, in.lag())
 	}
+	a.setLag()
 	return a
+}
+
+func (in *Input) lag() time.Duration {
+	if in.Lag > 0 {
+		return in.Lag
+	}
+	return gather
+}
+
+// setLag sets how long events are held to put those of several sources in order.
+func (a *Agent) setLag() {
+	active := 0
+	var longest time.Duration
+	for i, in := range a.opt.Inputs {
+		if a.sources[i].Active {
+			active++
+			longest = max(longest, in.lag())
+		}
+	}
+	a.order.lag = 0
+	if active > 1 {
+		a.order.lag = uint64(longest)
+	}
 }
 
 // ended is a source that has returned.
@@ -156,19 +186,28 @@ func (a *Agent) loop(ctx context.Context, stop func(), ends <-chan ended, draine
 	poll := time.NewTimer(pollEvery)
 	poll.Stop()
 	defer poll.Stop()
-	armed, active := false, false
+	hold := time.NewTimer(holdStep)
+	hold.Stop()
+	defer hold.Stop()
+	armed, active, holding := false, false, false
 	done := ctx.Done()
 	var tooLate <-chan time.Time
 	var errs []error
 	for {
 		select {
 		case b := <-a.in:
-			a.take(b)
+			a.receive(b)
 			active = true
 			if !armed {
 				poll.Reset(pollEvery)
 				armed = true
 			}
+			if !holding {
+				holding = a.holdOn(hold)
+			}
+		case <-hold.C:
+			a.order.pass(bootNow()-a.order.lag, a.take)
+			holding = a.holdOn(hold)
 		case <-poll.C:
 			a.tellLosses()
 			// Once more after the last batch: what came with it may have been counted late.
@@ -182,6 +221,7 @@ func (a *Agent) loop(ctx context.Context, stop func(), ends <-chan ended, draine
 		case e := <-ends:
 			s := &a.sources[e.source]
 			s.Active = false
+			a.setLag()
 			if e.err != nil && !errors.Is(e.err, context.Canceled) {
 				s.Error = e.err.Error()
 				errs = append(errs, fmt.Errorf("source %s: %w", s.Name, e.err))
@@ -193,6 +233,7 @@ func (a *Agent) loop(ctx context.Context, stop func(), ends <-chan ended, draine
 			tooLate = time.After(stopSources)
 		case <-drained:
 			a.takeQueued()
+			a.passAll()
 			for len(ends) > 0 {
 				if e := <-ends; e.err != nil && !errors.Is(e.err, context.Canceled) {
 					errs = append(errs, fmt.Errorf("source %s: %w", a.sources[e.source].Name, e.err))
@@ -201,6 +242,7 @@ func (a *Agent) loop(ctx context.Context, stop func(), ends <-chan ended, draine
 			return errors.Join(errs...)
 		case <-tooLate:
 			a.takeQueued()
+			a.passAll()
 			errs = append(errs, fmt.Errorf("stop sources: not done within %v", stopSources))
 			return errors.Join(errs...)
 		}
@@ -212,18 +254,41 @@ func (a *Agent) takeQueued() {
 	for {
 		select {
 		case b := <-a.in:
-			a.take(b)
+			a.receive(b)
 		default:
 			return
 		}
 	}
 }
 
-// take is the way of every event.
-func (a *Agent) take(b *event.Batch) {
+// receive takes a batch over: at once, or by way of the order.
+func (a *Agent) receive(b *event.Batch) {
 	a.batches++
-	news := b.Events[:0]
-	for _, e := range b.Events {
+	if a.order.lag == 0 && len(a.order.held) == 0 {
+		b.Events = a.take(b.Events)
+		b.Release()
+		return
+	}
+	a.order.add(b)
+	a.order.pass(bootNow()-a.order.lag, a.take)
+}
+
+// holdOn arms the timer by which held events are passed on; false when none are held.
+func (a *Agent) holdOn(t *time.Timer) bool {
+	wait, ok := a.order.due(bootNow())
+	if ok {
+		t.Reset(wait)
+	}
+	return ok
+}
+
+// passAll passes on all that is held.
+func (a *Agent) passAll() { a.order.pass(^uint64(0), a.take) }
+
+// take is the way of every event. It overwrites the slice, and returns what is left.
+func (a *Agent) take(events []event.Event) []event.Event {
+	news := events[:0]
+	for _, e := range events {
 		kind := e.Head().Kind
 		a.seen[kind]++
 		if !a.opt.Processes.Complete(e) {
@@ -233,11 +298,10 @@ func (a *Agent) take(b *event.Batch) {
 		a.opt.Store.Append(e)
 		news = append(news, e)
 	}
-	b.Events = news
 	for i := range a.opt.Outputs {
 		a.opt.Outputs[i].Sink.Offer(news)
 	}
-	b.Release()
+	return news
 }
 
 // emit sends an event of the agent's own.

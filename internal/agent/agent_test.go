@@ -381,7 +381,7 @@ func TestLoopAllocatesNothing(t *testing.T) {
 			h := b.Add(event.KindConnect).Head()
 			h.NTime, h.PID, h.Start = uint64(i), 10, 10
 		}
-		a.take(b)
+		a.receive(b)
 	})
 	if n > 8 { // a new batch, when the pool was emptied; it is at random under -race
 		t.Errorf("%v allocations a batch of 64", n)

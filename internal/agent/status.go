@@ -67,12 +67,13 @@ func (a *Agent) do(ctx context.Context, f func()) error {
 // Sync makes all that happened before the call visible to readers of the store: it waits
 // for what sources hold back, and commits.
 func (a *Agent) Sync(ctx context.Context) error {
+	asked := bootNow()
 	select {
-	case <-time.After(gather):
+	case <-time.After(a.wait):
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if err := a.do(ctx, func() {}); err != nil {
+	if err := a.do(ctx, func() { a.order.pass(asked, a.take) }); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
 	return a.opt.Store.Commit(ctx)

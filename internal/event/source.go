@@ -17,6 +17,7 @@ const (
 	Delivered = "delivered" // events handed to the agent
 	Filtered  = "filtered"  // records left out on purpose, by Reason
 	Lost      = "lost"      // records that should have arrived and did not, by Reason
+	Late      = "late"      // of those delivered: told after others that happened later, while several sources run
 	Expired   = "expired"   // events delivered to the store that have left it since, by Reason
 	Evicted   = "evicted"   // state (not events) given up to stay within a bound, by Reason
 )

@@ -138,10 +138,10 @@ func lossesTable(s Self) schema.Relation {
 
 // balance is what one source (or the store, or a sink) did with the events of one kind.
 type balance struct {
-	source, err                                            string
-	kind                                                   event.ID
-	active                                                 bool
-	generated, delivered, filtered, lost, expired, evicted uint64
+	source, err                                                  string
+	kind                                                         event.ID
+	active                                                       bool
+	generated, delivered, filtered, lost, late, expired, evicted uint64
 }
 
 func (b *balance) add(c *event.Count) {
@@ -154,6 +154,8 @@ func (b *balance) add(c *event.Count) {
 		b.filtered += c.N
 	case event.Lost:
 		b.lost += c.N
+	case event.Late:
+		b.late += c.N
 	case event.Expired:
 		b.expired += c.N
 	case event.Evicted:
@@ -214,6 +216,7 @@ func sourcesTable(s Self) schema.Relation {
 			schema.Int("delivered", func(b row) *uint64 { return &b.delivered }, "Events that it passed on"),
 			schema.Int("filtered", func(b row) *uint64 { return &b.filtered }, "Events left out on purpose"),
 			schema.Int("lost", func(b row) *uint64 { return &b.lost }, "Events lost; goshawk_losses has the reasons"),
+			schema.Int("late", func(b row) *uint64 { return &b.late }, "Of those passed on: told after events of another source that happened later"),
 			schema.Int("expired", func(b row) *uint64 { return &b.expired }, "Events that have left the store, by age or for room"),
 			schema.Int("evicted", func(b row) *uint64 { return &b.evicted }, "State (not events) given up to stay within a bound"),
 			schema.Str("error", func(b row) *string { return &b.err }, "Why it ended, when it did"),
@@ -264,7 +267,6 @@ func eventsTable(s Self) schema.Relation {
 
 func publishers(st SelfStatus, subscribers []Subscriber) []*publisher {
 	var rows []*publisher
-	feeds := ""
 	for _, src := range st.Sources {
 		p := &publisher{name: src.Name, publisher: src.Name, kind: "publisher",
 			subscriptions: int64(len(subscribers)), active: src.Active}
@@ -278,11 +280,9 @@ func publishers(st SelfStatus, subscribers []Subscriber) []*publisher {
 			}
 		}
 		rows = append(rows, p)
-		if feeds == "" && src.Active {
-			feeds = src.Name
-		}
 	}
 	for _, sub := range subscribers {
+		feeds := st.feeds(sub.Kinds)
 		p := &publisher{name: sub.Name, publisher: feeds, kind: "subscriber",
 			subscriptions: int64(len(sub.Kinds)), active: feeds != ""}
 		for i := range st.Counts {
@@ -297,4 +297,25 @@ func publishers(st SelfStatus, subscribers []Subscriber) []*publisher {
 		rows = append(rows, p)
 	}
 	return rows
+}
+
+// feeds is the source that observes one of kinds now, else the first that runs; empty when
+// none does.
+func (st *SelfStatus) feeds(kinds []event.ID) string {
+	first := ""
+	for _, src := range st.Sources {
+		if !src.Active {
+			continue
+		}
+		for i := range st.Hooks {
+			h := &st.Hooks[i]
+			if h.Source == src.Name && h.Tier != "" && slices.ContainsFunc(h.Kinds, func(k event.ID) bool { return slices.Contains(kinds, k) }) {
+				return src.Name
+			}
+		}
+		if first == "" {
+			first = src.Name
+		}
+	}
+	return first
 }

@@ -24,6 +24,7 @@ func selfStatus(context.Context) (SelfStatus, error) {
 			{Source: "ebpf", Kind: event.KindExec, What: event.Delivered, N: 9},
 			{Source: "ebpf", Kind: event.KindExec, What: event.Lost, Reason: "ring_full", N: 2},
 			{Source: "ebpf", Kind: event.KindExec, What: event.Lost, Reason: "malformed", N: 1},
+			{Source: "ebpf", Kind: event.KindExec, What: event.Late, N: 7},
 			{Source: "ebpf", Kind: event.KindExit, What: event.Lost, Reason: "ring_full", N: 0},
 			{Source: "ebpf", What: event.Lost, Reason: "malformed", N: 4},
 			{Source: "agent", Kind: event.KindExit, What: event.Filtered, Reason: "duplicate", N: 1},
@@ -78,14 +79,14 @@ func TestSelfTables(t *testing.T) {
 			"stdout|exec|sink_full|6",
 		},
 		"goshawk_sources": {
-			"agent|exit|1|0|0|1|0|0|0|",
-			"audit||0|0|0|0|0|0|0|no such socket",
-			"ebpf||1|0|0|0|4|0|0|",
-			"ebpf|exec|1|12|9|0|3|0|0|",
-			"ebpf|exit|1|0|0|0|0|0|0|",
-			"process||1|0|0|0|0|0|3|",
-			"stdout|exec|1|0|0|0|6|0|0|",
-			"store|exec|1|9|0|0|0|5|0|",
+			"agent|exit|1|0|0|1|0|0|0|0|",
+			"audit||0|0|0|0|0|0|0|0|no such socket",
+			"ebpf||1|0|0|0|4|0|0|0|",
+			"ebpf|exec|1|12|9|0|3|7|0|0|",
+			"ebpf|exit|1|0|0|0|0|0|0|0|",
+			"process||1|0|0|0|0|0|0|3|",
+			"stdout|exec|1|0|0|0|6|0|0|0|",
+			"store|exec|1|9|0|0|0|0|5|0|",
 		},
 		"osquery_events": {
 			"ebpf|ebpf|publisher|2|9|0|1|7",
@@ -139,5 +140,25 @@ func TestOsqueryEventsIsOsquerys(t *testing.T) {
 		"refreshes INTEGER", "active INTEGER"}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+func TestSourceThatFeedsATable(t *testing.T) {
+	both := SelfStatus{
+		Sources: []SelfSource{{Name: "gone"}, {Name: "ebpf", Active: true}, {Name: "audit", Active: true}},
+		Hooks: []event.Hook{
+			{Source: "gone", Kinds: []event.ID{event.KindDNS}, Tier: "rules"},
+			{Source: "ebpf", Kinds: []event.ID{event.KindExec, event.KindFork}, Tier: "tp_btf"},
+			{Source: "ebpf", Kinds: []event.ID{event.KindConnect}},
+			{Source: "audit", Kinds: []event.ID{event.KindConnect}, Tier: "rules"},
+		},
+	}
+	for kind, want := range map[event.ID]string{event.KindFork: "ebpf", event.KindConnect: "audit", event.KindDNS: "ebpf"} {
+		if got := both.feeds([]event.ID{kind}); got != want {
+			t.Errorf("%s is fed by %q, want %q", kind, got, want)
+		}
+	}
+	if got := (&SelfStatus{}).feeds(nil); got != "" {
+		t.Errorf("without a source: %q", got)
 	}
 }
