@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 
+	"github.com/goshawk-project/goshawk/internal/config"
 	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/procfs"
 	"github.com/goshawk-project/goshawk/internal/schema"
@@ -27,7 +28,9 @@ func relations(env *table.Env, status func(context.Context) (table.SelfStatus, e
 }
 
 // here is what tables are told of this host when no agent runs.
-func here() *table.Env { return &table.Env{FS: procfs.At("")} }
+func here() *table.Env {
+	return &table.Env{FS: procfs.At(""), Flags: func() []table.Flag { return flagRows(config.Defaults(), nil) }}
+}
 
 // definitions are the tables without anything behind them.
 func definitions() []*schema.Def {
@@ -38,13 +41,32 @@ func definitions() []*schema.Def {
 	return defs
 }
 
-// osqueryFlags are osquery's names for what the flags of run say.
+// osqueryFlags are all flags of osquery, with what the flags of run say.
 func (o *runOptions) osqueryFlags() []table.Flag {
-	return []table.Flag{
-		{Name: "disable_events", Value: "false"},
-		{Name: "enable_bpf_events", Value: "true"},
-		{Name: "events_expiry", Value: strconv.FormatInt(o.expiry, 10)},
-		{Name: "events_max", Value: strconv.FormatInt(o.maxRows, 10)},
-		{Name: "database_path", Value: o.store()},
+	return flagRows(config.Defaults(), map[string]string{
+		"enable_bpf_events": "true",
+		"events_expiry":     strconv.FormatInt(o.expiry, 10),
+		"events_max":        strconv.FormatInt(o.maxRows, 10),
+		"database_path":     o.store(),
+		"root_dir":          o.rootDir,
+		"socket":            o.socketPath(),
+	})
+}
+
+// flagRows are all flags with the values that set has for them, else those in f.
+func flagRows(f *config.Flags, set map[string]string) []table.Flag {
+	var rows []table.Flag
+	for _, flag := range config.All() {
+		row := table.Flag{
+			Name: flag.Name, Type: flag.Type, Description: flag.Description, Default: flag.Default, Value: f.Text(flag.Name),
+		}
+		if v, ok := set[flag.Name]; ok {
+			row.Value = v
+		}
+		rows = append(rows, row)
 	}
+	for _, name := range f.Custom() {
+		rows = append(rows, table.Flag{Name: name, Type: "string", Description: "Set by the configuration", Value: f.Text(name)})
+	}
+	return rows
 }

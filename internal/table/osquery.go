@@ -62,6 +62,16 @@ func osqueryInfoTable(env *Env) schema.Relation {
 	return t.Bind()
 }
 
+// Flag is a flag as osquery_flags shows it.
+type Flag struct {
+	Name        string
+	Type        string // bool, string, int32, uint32, uint64: gflags' names
+	Description string // one phrase, no full stop
+	Default     string
+	Value       string
+	ShellOnly   bool
+}
+
 func osqueryFlagsTable(env *Env) schema.Relation {
 	type row = *Flag
 	t := &schema.Table[row]{
@@ -77,11 +87,10 @@ func osqueryFlagsTable(env *Env) schema.Relation {
 		},
 	}
 	t.Rows = func(ctx context.Context, q *schema.Query) ([]row, error) {
-		var set []Flag
-		if env.Flags != nil {
-			set = env.Flags()
+		if env.Flags == nil {
+			return nil, nil
 		}
-		flags := MergeFlags(set)
+		flags := env.Flags()
 		rows := make([]row, len(flags))
 		for i := range flags {
 			rows[i] = &flags[i]

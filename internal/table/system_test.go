@@ -223,9 +223,8 @@ func TestOsqueryFlags(t *testing.T) {
 	env := here()
 	env.Flags = func() []Flag {
 		return []Flag{
-			{Name: "config_refresh", Value: "300"},
-			{Name: "logger_path", Value: "/var/log/goshawk/", Default: "/var/log/goshawk/"},
-			{Name: "goshawk_own", Type: "bool", Default: "true", Value: "false", Description: "Ours"},
+			{Name: "config_refresh", Type: "uint64", Default: "0", Value: "300", Description: "Seconds"},
+			{Name: "planner", Type: "bool", Default: "false", Value: "false", Description: "Of the shell", ShellOnly: true},
 		}
 	}
 	r := osqueryFlagsTable(env)
@@ -237,59 +236,11 @@ func TestOsqueryFlags(t *testing.T) {
 		got[row[0]] = row[1:]
 	}
 	for name, want := range map[string][]string{
-		"config_refresh":       {"uint64", "0", "300", "0", "Seconds between readings of the configuration, 0 for never"},
-		"config_tls_refresh":   {"uint64", "0", "300", "0", "Seconds between readings of the configuration, 0 for never"},
-		"distributed_interval": {"uint64", "60", "60", "0", "Seconds between requests for distributed queries"},
-		"logger_tls_period":    {"uint64", "4", "4", "0", "Seconds between log posts"},
-		"disable_audit":        {"bool", "true", "true", "0", "Do not consume the audit netlink socket"},
-		"logger_path":          {"string", "/var/log/goshawk/", "/var/log/goshawk/", "0", "Directory of log files"},
-		"goshawk_own":          {"bool", "true", "false", "0", "Ours"},
+		"config_refresh": {"uint64", "0", "300", "0", "Seconds"},
+		"planner":        {"bool", "false", "false", "1", "Of the shell"},
 	} {
 		if diff := cmp.Diff(want, got[name]); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
-	}
-}
-
-// The list of known flags is data; this is what data can be wrong in.
-func TestKnownFlags(t *testing.T) {
-	for _, f := range knownFlags {
-		var err error
-		switch f.Type {
-		case "bool":
-			if f.Default != "true" && f.Default != "false" {
-				t.Errorf("%s: default %q is no bool", f.Name, f.Default)
-			}
-		case "int32":
-			_, err = strconv.ParseInt(f.Default, 10, 32)
-		case "uint32":
-			_, err = strconv.ParseUint(f.Default, 10, 32)
-		case "uint64":
-			_, err = strconv.ParseUint(f.Default, 10, 64)
-		case "string":
-		default:
-			t.Errorf("%s: unknown type %q", f.Name, f.Type)
-		}
-		if err != nil {
-			t.Errorf("%s: default: %v", f.Name, err)
-		}
-		if f.Description == "" || strings.HasSuffix(f.Description, ".") {
-			t.Errorf("%s: description %q", f.Name, f.Description)
-		}
-		if f.Value != "" {
-			t.Errorf("%s: the list has a value", f.Name)
-		}
-		if known, ok := KnownFlag(f.Name); !ok || known.Value != f.Default {
-			t.Errorf("%s: KnownFlag gives %+v, %v", f.Name, known, ok)
-		}
-		if f.Alias != "" {
-			of, ok := KnownFlag(f.Alias)
-			if !ok || of.Type != f.Type || of.Default != f.Default || of.Alias != "" {
-				t.Errorf("%s: alias of %+v", f.Name, of)
-			}
-		}
-	}
-	if f, ok := KnownFlag("no_such_flag"); ok {
-		t.Errorf("KnownFlag invents %+v", f)
 	}
 }

@@ -29,8 +29,7 @@ type Env struct {
 	// Config returns the SHA-1 of the configuration in force, in hexadecimal, and whether
 	// it is valid. nil: there is no configuration.
 	Config func() (hash string, valid bool)
-	// Flags returns the flags whose value the agent knows; the others are shown with
-	// their defaults. nil: all are.
+	// Flags returns all flags with the values in force. nil: osquery_flags is empty.
 	Flags func() []Flag
 	// Tables returns the definitions of all tables, for osquery_registry. nil: All sets
 	// it to list what All returns.
