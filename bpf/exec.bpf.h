@@ -46,10 +46,42 @@ static __always_inline u32 put_user(struct build *b, unsigned long from, u32 len
 	return done;
 }
 
-static __always_inline void fill_file(struct rec_exec *r, struct file *file)
+#define OVERLAYFS_SUPER_MAGIC 0x794c7630
+#define OVL_UPPERDATA 3 /* enum ovl_inode_flag, a bit of ovl_inode.flags since 4.19 */
+
+/* User space sets it from 4.19 on: before, every upper file has its content there. */
+volatile const bool ovl_metacopy;
+
+/* in_upper reports whether an overlay's file was written since the overlay was made. overlayfs
+ * may be a module, whose types CO-RE does not know: in struct ovl_inode (fs/overlayfs/ovl_entry.h)
+ * flags stand right before vfs_inode and __upperdentry right behind it, since 4.13.
+ */
+static __always_inline bool in_upper(struct inode *inode)
+{
+	unsigned long flags = 0;
+	void *upper = NULL;
+
+	if (BPF_CORE_READ(inode, i_sb, s_magic) != OVERLAYFS_SUPER_MAGIC)
+		return false;
+	bpf_probe_read_kernel(&upper, sizeof(upper), (void *)inode + bpf_core_type_size(struct inode));
+	if (!upper)
+		return false;
+	if (!ovl_metacopy)
+		return true;
+	bpf_probe_read_kernel(&flags, sizeof(flags), (void *)inode - sizeof(flags));
+	return flags & (1UL << OVL_UPPERDATA);
+}
+
+static __always_inline void fill_file(struct rec_exec *r, struct task_struct *t, struct file *file)
 {
 	struct inode *inode = BPF_CORE_READ(file, f_inode);
 	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry);
+	struct fs_struct *fs = BPF_CORE_READ(t, fs);
+
+	if (in_upper(BPF_CORE_READ(dentry, d_inode)))
+		r->head.flags |= FLAG_UPPER;
+	if (fs && BPF_CORE_READ(fs, root.mnt) != BPF_CORE_READ(file, f_path.mnt))
+		r->head.flags |= FLAG_OTHER_MOUNT;
 
 	r->inode = BPF_CORE_READ(inode, i_ino);
 	r->mode = BPF_CORE_READ(inode, i_mode);
@@ -81,7 +113,7 @@ static __always_inline void fill_image(struct build *b, u32 slot, struct rec_exe
 	r->sgid = BPF_CORE_READ(cred, sgid.val);
 	r->fsuid = BPF_CORE_READ(cred, fsuid.val);
 	r->fsgid = BPF_CORE_READ(cred, fsgid.val);
-	fill_file(r, file);
+	fill_file(r, t, file);
 	b->off = sizeof(*r);
 	if (!put_path(b, slot, BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry), &r->path))
 		r->head.flags |= FLAG_PATH_CUT;
@@ -95,6 +127,16 @@ static __always_inline void fill_image(struct build *b, u32 slot, struct rec_exe
 	r->filename.len = r->args.len = r->env.len = 0;
 	r->args_length = 0;
 	r->argc = 0;
+}
+
+/* has_entered reports whether t's parent lives in an outer pid namespace. */
+static __always_inline bool has_entered(struct task_struct *t)
+{
+	struct task_struct *leader = BPF_CORE_READ(t, group_leader);
+	struct task_struct *parent = BPF_CORE_READ(leader, real_parent);
+	struct pid *own = pid_of(leader), *above = pid_of(parent);
+
+	return BPF_CORE_READ(above, level) < BPF_CORE_READ(own, level);
 }
 
 static __always_inline int emit_exec(struct task_struct *t, struct linux_binprm *bprm)
@@ -117,6 +159,9 @@ static __always_inline int emit_exec(struct task_struct *t, struct linux_binprm 
 	r = (void *)b->data;
 	fill_head(&r->head, t, KIND_EXEC, 0);
 	fill_image(b, slot, r, t, BPF_CORE_READ(bprm, file));
+
+	if (r->head.pid_ns && has_entered(t))
+		r->head.flags |= FLAG_ENTERED;
 
 	filename = BPF_CORE_READ(bprm, filename);
 	interp = BPF_CORE_READ(bprm, interp);

@@ -20,6 +20,7 @@
 #include "call.bpf.h"
 #include "datagram.bpf.h"
 #include "dns.bpf.h"
+#include "cgroup.bpf.h"
 
 /* The kernel lets GPL-compatible programs alone read its memory. */
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -30,5 +31,7 @@ const struct rec_fork *keep_fork __attribute__((unused));
 const struct rec_exit *keep_exit __attribute__((unused));
 const struct rec_socket *keep_socket __attribute__((unused));
 const struct rec_dns *keep_dns __attribute__((unused));
+const struct rec_cgroup *keep_cgroup __attribute__((unused));
+const enum cgroup_op *keep_cgroup_op __attribute__((unused));
 const enum flag *keep_flag __attribute__((unused));
 const enum kind *keep_kind __attribute__((unused));

@@ -13,6 +13,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type GoshawkCgroupOp uint32
+
+const (
+	GoshawkCgroupOpCGROUP_MKDIR  GoshawkCgroupOp = 1
+	GoshawkCgroupOpCGROUP_RMDIR  GoshawkCgroupOp = 2
+	GoshawkCgroupOpCGROUP_RENAME GoshawkCgroupOp = 3
+)
+
 type GoshawkCounts struct {
 	_         structs.HostLayout
 	Generated uint64
@@ -35,22 +43,36 @@ const (
 	GoshawkFlagFLAG_ANONYMOUS    GoshawkFlag = 256
 	GoshawkFlagFLAG_CWD_CUT      GoshawkFlag = 512
 	GoshawkFlagFLAG_FILENAME_CUT GoshawkFlag = 1024
+	GoshawkFlagFLAG_UPPER        GoshawkFlag = 2048
+	GoshawkFlagFLAG_OTHER_MOUNT  GoshawkFlag = 4096
+	GoshawkFlagFLAG_ENTERED      GoshawkFlag = 8192
 )
 
 type GoshawkKind uint32
 
 const (
-	GoshawkKindKIND_EXEC    GoshawkKind = 1
-	GoshawkKindKIND_FORK    GoshawkKind = 2
-	GoshawkKindKIND_EXIT    GoshawkKind = 3
-	GoshawkKindKIND_CONNECT GoshawkKind = 4
-	GoshawkKindKIND_ACCEPT  GoshawkKind = 5
-	GoshawkKindKIND_BIND    GoshawkKind = 6
-	GoshawkKindKIND_LISTEN  GoshawkKind = 7
-	GoshawkKindKIND_CLOSE   GoshawkKind = 8
-	GoshawkKindKIND_DNS     GoshawkKind = 9
-	GoshawkKindKIND_MAX     GoshawkKind = 32
+	GoshawkKindKIND_EXEC      GoshawkKind = 1
+	GoshawkKindKIND_FORK      GoshawkKind = 2
+	GoshawkKindKIND_EXIT      GoshawkKind = 3
+	GoshawkKindKIND_CONNECT   GoshawkKind = 4
+	GoshawkKindKIND_ACCEPT    GoshawkKind = 5
+	GoshawkKindKIND_BIND      GoshawkKind = 6
+	GoshawkKindKIND_LISTEN    GoshawkKind = 7
+	GoshawkKindKIND_CLOSE     GoshawkKind = 8
+	GoshawkKindKIND_DNS       GoshawkKind = 9
+	GoshawkKindKIND_CONTAINER GoshawkKind = 21
+	GoshawkKindKIND_MAX       GoshawkKind = 32
 )
+
+type GoshawkRecCgroup struct {
+	_         structs.HostLayout
+	Head      GoshawkRecHead
+	Id        uint64
+	Path      GoshawkSpan
+	Hierarchy uint32
+	Op        uint16
+	Pad       uint16
+}
 
 type GoshawkRecDns struct {
 	_          structs.HostLayout
@@ -112,6 +134,7 @@ type GoshawkRecHead struct {
 	Start    uint64
 	Pstart   uint64
 	Cgroup   uint64
+	Cgroup1  uint64
 	Size     uint32
 	Flags    uint32
 	Pid      uint32
@@ -126,6 +149,8 @@ type GoshawkRecHead struct {
 	Kind     uint16
 	TtyMajor uint16
 	TtyMinor uint32
+	NsPid    uint32
+	PidNs    uint32
 	Pad      uint32
 	Comm     [16]int8
 }
@@ -167,66 +192,78 @@ type GoshawkStateBusy struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	GoshawkMapBuilds              = "builds"
-	GoshawkMapBulk                = "bulk"
-	GoshawkMapBusy                = "busy"
-	GoshawkMapCalls               = "calls"
-	GoshawkMapCounters            = "counters"
-	GoshawkMapCritical            = "critical"
-	GoshawkMapOwners              = "owners"
-	GoshawkMapPeers               = "peers"
-	GoshawkMapTold                = "told"
-	GoshawkProgOnAccept4Exit      = "on_accept4_exit"
-	GoshawkProgOnAccept4PairEnter = "on_accept4_pair_enter"
-	GoshawkProgOnAccept4PairExit  = "on_accept4_pair_exit"
-	GoshawkProgOnAcceptExit       = "on_accept_exit"
-	GoshawkProgOnAcceptFexitInet  = "on_accept_fexit_inet"
-	GoshawkProgOnAcceptFexitUnix  = "on_accept_fexit_unix"
-	GoshawkProgOnAcceptPairEnter  = "on_accept_pair_enter"
-	GoshawkProgOnAcceptPairExit   = "on_accept_pair_exit"
-	GoshawkProgOnBindExit         = "on_bind_exit"
-	GoshawkProgOnBindFexitInet    = "on_bind_fexit_inet"
-	GoshawkProgOnBindFexitInet6   = "on_bind_fexit_inet6"
-	GoshawkProgOnBindFexitUnix    = "on_bind_fexit_unix"
-	GoshawkProgOnBindPairEnter    = "on_bind_pair_enter"
-	GoshawkProgOnBindPairExit     = "on_bind_pair_exit"
-	GoshawkProgOnConnectExit      = "on_connect_exit"
-	GoshawkProgOnConnectFexit     = "on_connect_fexit"
-	GoshawkProgOnConnectPairEnter = "on_connect_pair_enter"
-	GoshawkProgOnConnectPairExit  = "on_connect_pair_exit"
-	GoshawkProgOnDnsEgress        = "on_dns_egress"
-	GoshawkProgOnDnsIngress       = "on_dns_ingress"
-	GoshawkProgOnExecRawTp        = "on_exec_raw_tp"
-	GoshawkProgOnExecTpBtf        = "on_exec_tp_btf"
-	GoshawkProgOnExitRawTp        = "on_exit_raw_tp"
-	GoshawkProgOnExitTpBtf        = "on_exit_tp_btf"
-	GoshawkProgOnForkRawTp        = "on_fork_raw_tp"
-	GoshawkProgOnForkTpBtf        = "on_fork_tp_btf"
-	GoshawkProgOnListenExit       = "on_listen_exit"
-	GoshawkProgOnListenFexitInet  = "on_listen_fexit_inet"
-	GoshawkProgOnListenFexitUnix  = "on_listen_fexit_unix"
-	GoshawkProgOnListenPairEnter  = "on_listen_pair_enter"
-	GoshawkProgOnListenPairExit   = "on_listen_pair_exit"
-	GoshawkProgOnSeed             = "on_seed"
-	GoshawkProgOnSendmsg4         = "on_sendmsg4"
-	GoshawkProgOnSendmsg6         = "on_sendmsg6"
-	GoshawkProgOnStateRawTp       = "on_state_raw_tp"
-	GoshawkProgOnStateRawTpSecond = "on_state_raw_tp_second"
-	GoshawkProgOnStateTpBtf       = "on_state_tp_btf"
-	GoshawkProgOnStateTpBtfSecond = "on_state_tp_btf_second"
-	GoshawkVarDnsPort             = "dns_port"
-	GoshawkVarIteratorSlot        = "iterator_slot"
-	GoshawkVarKeepDns             = "keep_dns"
-	GoshawkVarKeepExec            = "keep_exec"
-	GoshawkVarKeepExit            = "keep_exit"
-	GoshawkVarKeepFlag            = "keep_flag"
-	GoshawkVarKeepFork            = "keep_fork"
-	GoshawkVarKeepKind            = "keep_kind"
-	GoshawkVarKeepSocket          = "keep_socket"
-	GoshawkVarKinds               = "kinds"
-	GoshawkVarNoStateHook         = "no_state_hook"
-	GoshawkVarPreemptible         = "preemptible"
-	GoshawkVarWithEnv             = "with_env"
+	GoshawkMapBuilds               = "builds"
+	GoshawkMapBulk                 = "bulk"
+	GoshawkMapBusy                 = "busy"
+	GoshawkMapCalls                = "calls"
+	GoshawkMapCounters             = "counters"
+	GoshawkMapCritical             = "critical"
+	GoshawkMapOwners               = "owners"
+	GoshawkMapPeers                = "peers"
+	GoshawkMapTold                 = "told"
+	GoshawkProgOnAccept4Exit       = "on_accept4_exit"
+	GoshawkProgOnAccept4PairEnter  = "on_accept4_pair_enter"
+	GoshawkProgOnAccept4PairExit   = "on_accept4_pair_exit"
+	GoshawkProgOnAcceptExit        = "on_accept_exit"
+	GoshawkProgOnAcceptFexitInet   = "on_accept_fexit_inet"
+	GoshawkProgOnAcceptFexitUnix   = "on_accept_fexit_unix"
+	GoshawkProgOnAcceptPairEnter   = "on_accept_pair_enter"
+	GoshawkProgOnAcceptPairExit    = "on_accept_pair_exit"
+	GoshawkProgOnBindExit          = "on_bind_exit"
+	GoshawkProgOnBindFexitInet     = "on_bind_fexit_inet"
+	GoshawkProgOnBindFexitInet6    = "on_bind_fexit_inet6"
+	GoshawkProgOnBindFexitUnix     = "on_bind_fexit_unix"
+	GoshawkProgOnBindPairEnter     = "on_bind_pair_enter"
+	GoshawkProgOnBindPairExit      = "on_bind_pair_exit"
+	GoshawkProgOnCgroupMkdirRawTp  = "on_cgroup_mkdir_raw_tp"
+	GoshawkProgOnCgroupMkdirTpBtf  = "on_cgroup_mkdir_tp_btf"
+	GoshawkProgOnCgroupRenameRawTp = "on_cgroup_rename_raw_tp"
+	GoshawkProgOnCgroupRenameTpBtf = "on_cgroup_rename_tp_btf"
+	GoshawkProgOnCgroupRmdirRawTp  = "on_cgroup_rmdir_raw_tp"
+	GoshawkProgOnCgroupRmdirTpBtf  = "on_cgroup_rmdir_tp_btf"
+	GoshawkProgOnConnectExit       = "on_connect_exit"
+	GoshawkProgOnConnectFexit      = "on_connect_fexit"
+	GoshawkProgOnConnectPairEnter  = "on_connect_pair_enter"
+	GoshawkProgOnConnectPairExit   = "on_connect_pair_exit"
+	GoshawkProgOnDnsEgress         = "on_dns_egress"
+	GoshawkProgOnDnsIngress        = "on_dns_ingress"
+	GoshawkProgOnExecRawTp         = "on_exec_raw_tp"
+	GoshawkProgOnExecTpBtf         = "on_exec_tp_btf"
+	GoshawkProgOnExitRawTp         = "on_exit_raw_tp"
+	GoshawkProgOnExitTpBtf         = "on_exit_tp_btf"
+	GoshawkProgOnForkRawTp         = "on_fork_raw_tp"
+	GoshawkProgOnForkTpBtf         = "on_fork_tp_btf"
+	GoshawkProgOnListenExit        = "on_listen_exit"
+	GoshawkProgOnListenFexitInet   = "on_listen_fexit_inet"
+	GoshawkProgOnListenFexitUnix   = "on_listen_fexit_unix"
+	GoshawkProgOnListenPairEnter   = "on_listen_pair_enter"
+	GoshawkProgOnListenPairExit    = "on_listen_pair_exit"
+	GoshawkProgOnSeed              = "on_seed"
+	GoshawkProgOnSendmsg4          = "on_sendmsg4"
+	GoshawkProgOnSendmsg6          = "on_sendmsg6"
+	GoshawkProgOnStateRawTp        = "on_state_raw_tp"
+	GoshawkProgOnStateRawTpSecond  = "on_state_raw_tp_second"
+	GoshawkProgOnStateTpBtf        = "on_state_tp_btf"
+	GoshawkProgOnStateTpBtfSecond  = "on_state_tp_btf_second"
+	GoshawkVarCgroupPathTold       = "cgroup_path_told"
+	GoshawkVarDnsPort              = "dns_port"
+	GoshawkVarIteratorSlot         = "iterator_slot"
+	GoshawkVarKeepCgroup           = "keep_cgroup"
+	GoshawkVarKeepCgroupOp         = "keep_cgroup_op"
+	GoshawkVarKeepDns              = "keep_dns"
+	GoshawkVarKeepExec             = "keep_exec"
+	GoshawkVarKeepExit             = "keep_exit"
+	GoshawkVarKeepFlag             = "keep_flag"
+	GoshawkVarKeepFork             = "keep_fork"
+	GoshawkVarKeepKind             = "keep_kind"
+	GoshawkVarKeepSocket           = "keep_socket"
+	GoshawkVarKinds                = "kinds"
+	GoshawkVarNoStateHook          = "no_state_hook"
+	GoshawkVarOvlMetacopy          = "ovl_metacopy"
+	GoshawkVarPreemptible          = "preemptible"
+	GoshawkVarV1Controller         = "v1_controller"
+	GoshawkVarV1Hierarchy          = "v1_hierarchy"
+	GoshawkVarWithEnv              = "with_env"
 )
 
 // LoadGoshawk returns the embedded CollectionSpec for Goshawk.
@@ -271,44 +308,50 @@ type GoshawkSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type GoshawkProgramSpecs struct {
-	OnAccept4Exit      *ebpf.ProgramSpec `ebpf:"on_accept4_exit"`
-	OnAccept4PairEnter *ebpf.ProgramSpec `ebpf:"on_accept4_pair_enter"`
-	OnAccept4PairExit  *ebpf.ProgramSpec `ebpf:"on_accept4_pair_exit"`
-	OnAcceptExit       *ebpf.ProgramSpec `ebpf:"on_accept_exit"`
-	OnAcceptFexitInet  *ebpf.ProgramSpec `ebpf:"on_accept_fexit_inet"`
-	OnAcceptFexitUnix  *ebpf.ProgramSpec `ebpf:"on_accept_fexit_unix"`
-	OnAcceptPairEnter  *ebpf.ProgramSpec `ebpf:"on_accept_pair_enter"`
-	OnAcceptPairExit   *ebpf.ProgramSpec `ebpf:"on_accept_pair_exit"`
-	OnBindExit         *ebpf.ProgramSpec `ebpf:"on_bind_exit"`
-	OnBindFexitInet    *ebpf.ProgramSpec `ebpf:"on_bind_fexit_inet"`
-	OnBindFexitInet6   *ebpf.ProgramSpec `ebpf:"on_bind_fexit_inet6"`
-	OnBindFexitUnix    *ebpf.ProgramSpec `ebpf:"on_bind_fexit_unix"`
-	OnBindPairEnter    *ebpf.ProgramSpec `ebpf:"on_bind_pair_enter"`
-	OnBindPairExit     *ebpf.ProgramSpec `ebpf:"on_bind_pair_exit"`
-	OnConnectExit      *ebpf.ProgramSpec `ebpf:"on_connect_exit"`
-	OnConnectFexit     *ebpf.ProgramSpec `ebpf:"on_connect_fexit"`
-	OnConnectPairEnter *ebpf.ProgramSpec `ebpf:"on_connect_pair_enter"`
-	OnConnectPairExit  *ebpf.ProgramSpec `ebpf:"on_connect_pair_exit"`
-	OnDnsEgress        *ebpf.ProgramSpec `ebpf:"on_dns_egress"`
-	OnDnsIngress       *ebpf.ProgramSpec `ebpf:"on_dns_ingress"`
-	OnExecRawTp        *ebpf.ProgramSpec `ebpf:"on_exec_raw_tp"`
-	OnExecTpBtf        *ebpf.ProgramSpec `ebpf:"on_exec_tp_btf"`
-	OnExitRawTp        *ebpf.ProgramSpec `ebpf:"on_exit_raw_tp"`
-	OnExitTpBtf        *ebpf.ProgramSpec `ebpf:"on_exit_tp_btf"`
-	OnForkRawTp        *ebpf.ProgramSpec `ebpf:"on_fork_raw_tp"`
-	OnForkTpBtf        *ebpf.ProgramSpec `ebpf:"on_fork_tp_btf"`
-	OnListenExit       *ebpf.ProgramSpec `ebpf:"on_listen_exit"`
-	OnListenFexitInet  *ebpf.ProgramSpec `ebpf:"on_listen_fexit_inet"`
-	OnListenFexitUnix  *ebpf.ProgramSpec `ebpf:"on_listen_fexit_unix"`
-	OnListenPairEnter  *ebpf.ProgramSpec `ebpf:"on_listen_pair_enter"`
-	OnListenPairExit   *ebpf.ProgramSpec `ebpf:"on_listen_pair_exit"`
-	OnSeed             *ebpf.ProgramSpec `ebpf:"on_seed"`
-	OnSendmsg4         *ebpf.ProgramSpec `ebpf:"on_sendmsg4"`
-	OnSendmsg6         *ebpf.ProgramSpec `ebpf:"on_sendmsg6"`
-	OnStateRawTp       *ebpf.ProgramSpec `ebpf:"on_state_raw_tp"`
-	OnStateRawTpSecond *ebpf.ProgramSpec `ebpf:"on_state_raw_tp_second"`
-	OnStateTpBtf       *ebpf.ProgramSpec `ebpf:"on_state_tp_btf"`
-	OnStateTpBtfSecond *ebpf.ProgramSpec `ebpf:"on_state_tp_btf_second"`
+	OnAccept4Exit       *ebpf.ProgramSpec `ebpf:"on_accept4_exit"`
+	OnAccept4PairEnter  *ebpf.ProgramSpec `ebpf:"on_accept4_pair_enter"`
+	OnAccept4PairExit   *ebpf.ProgramSpec `ebpf:"on_accept4_pair_exit"`
+	OnAcceptExit        *ebpf.ProgramSpec `ebpf:"on_accept_exit"`
+	OnAcceptFexitInet   *ebpf.ProgramSpec `ebpf:"on_accept_fexit_inet"`
+	OnAcceptFexitUnix   *ebpf.ProgramSpec `ebpf:"on_accept_fexit_unix"`
+	OnAcceptPairEnter   *ebpf.ProgramSpec `ebpf:"on_accept_pair_enter"`
+	OnAcceptPairExit    *ebpf.ProgramSpec `ebpf:"on_accept_pair_exit"`
+	OnBindExit          *ebpf.ProgramSpec `ebpf:"on_bind_exit"`
+	OnBindFexitInet     *ebpf.ProgramSpec `ebpf:"on_bind_fexit_inet"`
+	OnBindFexitInet6    *ebpf.ProgramSpec `ebpf:"on_bind_fexit_inet6"`
+	OnBindFexitUnix     *ebpf.ProgramSpec `ebpf:"on_bind_fexit_unix"`
+	OnBindPairEnter     *ebpf.ProgramSpec `ebpf:"on_bind_pair_enter"`
+	OnBindPairExit      *ebpf.ProgramSpec `ebpf:"on_bind_pair_exit"`
+	OnCgroupMkdirRawTp  *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_raw_tp"`
+	OnCgroupMkdirTpBtf  *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_tp_btf"`
+	OnCgroupRenameRawTp *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_raw_tp"`
+	OnCgroupRenameTpBtf *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_tp_btf"`
+	OnCgroupRmdirRawTp  *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_raw_tp"`
+	OnCgroupRmdirTpBtf  *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_tp_btf"`
+	OnConnectExit       *ebpf.ProgramSpec `ebpf:"on_connect_exit"`
+	OnConnectFexit      *ebpf.ProgramSpec `ebpf:"on_connect_fexit"`
+	OnConnectPairEnter  *ebpf.ProgramSpec `ebpf:"on_connect_pair_enter"`
+	OnConnectPairExit   *ebpf.ProgramSpec `ebpf:"on_connect_pair_exit"`
+	OnDnsEgress         *ebpf.ProgramSpec `ebpf:"on_dns_egress"`
+	OnDnsIngress        *ebpf.ProgramSpec `ebpf:"on_dns_ingress"`
+	OnExecRawTp         *ebpf.ProgramSpec `ebpf:"on_exec_raw_tp"`
+	OnExecTpBtf         *ebpf.ProgramSpec `ebpf:"on_exec_tp_btf"`
+	OnExitRawTp         *ebpf.ProgramSpec `ebpf:"on_exit_raw_tp"`
+	OnExitTpBtf         *ebpf.ProgramSpec `ebpf:"on_exit_tp_btf"`
+	OnForkRawTp         *ebpf.ProgramSpec `ebpf:"on_fork_raw_tp"`
+	OnForkTpBtf         *ebpf.ProgramSpec `ebpf:"on_fork_tp_btf"`
+	OnListenExit        *ebpf.ProgramSpec `ebpf:"on_listen_exit"`
+	OnListenFexitInet   *ebpf.ProgramSpec `ebpf:"on_listen_fexit_inet"`
+	OnListenFexitUnix   *ebpf.ProgramSpec `ebpf:"on_listen_fexit_unix"`
+	OnListenPairEnter   *ebpf.ProgramSpec `ebpf:"on_listen_pair_enter"`
+	OnListenPairExit    *ebpf.ProgramSpec `ebpf:"on_listen_pair_exit"`
+	OnSeed              *ebpf.ProgramSpec `ebpf:"on_seed"`
+	OnSendmsg4          *ebpf.ProgramSpec `ebpf:"on_sendmsg4"`
+	OnSendmsg6          *ebpf.ProgramSpec `ebpf:"on_sendmsg6"`
+	OnStateRawTp        *ebpf.ProgramSpec `ebpf:"on_state_raw_tp"`
+	OnStateRawTpSecond  *ebpf.ProgramSpec `ebpf:"on_state_raw_tp_second"`
+	OnStateTpBtf        *ebpf.ProgramSpec `ebpf:"on_state_tp_btf"`
+	OnStateTpBtfSecond  *ebpf.ProgramSpec `ebpf:"on_state_tp_btf_second"`
 }
 
 // GoshawkMapSpecs contains maps before they are loaded into the kernel.
@@ -330,19 +373,25 @@ type GoshawkMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type GoshawkVariableSpecs struct {
-	DnsPort      *ebpf.VariableSpec `ebpf:"dns_port"`
-	IteratorSlot *ebpf.VariableSpec `ebpf:"iterator_slot"`
-	KeepDns      *ebpf.VariableSpec `ebpf:"keep_dns"`
-	KeepExec     *ebpf.VariableSpec `ebpf:"keep_exec"`
-	KeepExit     *ebpf.VariableSpec `ebpf:"keep_exit"`
-	KeepFlag     *ebpf.VariableSpec `ebpf:"keep_flag"`
-	KeepFork     *ebpf.VariableSpec `ebpf:"keep_fork"`
-	KeepKind     *ebpf.VariableSpec `ebpf:"keep_kind"`
-	KeepSocket   *ebpf.VariableSpec `ebpf:"keep_socket"`
-	Kinds        *ebpf.VariableSpec `ebpf:"kinds"`
-	NoStateHook  *ebpf.VariableSpec `ebpf:"no_state_hook"`
-	Preemptible  *ebpf.VariableSpec `ebpf:"preemptible"`
-	WithEnv      *ebpf.VariableSpec `ebpf:"with_env"`
+	CgroupPathTold *ebpf.VariableSpec `ebpf:"cgroup_path_told"`
+	DnsPort        *ebpf.VariableSpec `ebpf:"dns_port"`
+	IteratorSlot   *ebpf.VariableSpec `ebpf:"iterator_slot"`
+	KeepCgroup     *ebpf.VariableSpec `ebpf:"keep_cgroup"`
+	KeepCgroupOp   *ebpf.VariableSpec `ebpf:"keep_cgroup_op"`
+	KeepDns        *ebpf.VariableSpec `ebpf:"keep_dns"`
+	KeepExec       *ebpf.VariableSpec `ebpf:"keep_exec"`
+	KeepExit       *ebpf.VariableSpec `ebpf:"keep_exit"`
+	KeepFlag       *ebpf.VariableSpec `ebpf:"keep_flag"`
+	KeepFork       *ebpf.VariableSpec `ebpf:"keep_fork"`
+	KeepKind       *ebpf.VariableSpec `ebpf:"keep_kind"`
+	KeepSocket     *ebpf.VariableSpec `ebpf:"keep_socket"`
+	Kinds          *ebpf.VariableSpec `ebpf:"kinds"`
+	NoStateHook    *ebpf.VariableSpec `ebpf:"no_state_hook"`
+	OvlMetacopy    *ebpf.VariableSpec `ebpf:"ovl_metacopy"`
+	Preemptible    *ebpf.VariableSpec `ebpf:"preemptible"`
+	V1Controller   *ebpf.VariableSpec `ebpf:"v1_controller"`
+	V1Hierarchy    *ebpf.VariableSpec `ebpf:"v1_hierarchy"`
+	WithEnv        *ebpf.VariableSpec `ebpf:"with_env"`
 }
 
 // GoshawkObjects contains all objects after they have been loaded into the kernel.
@@ -394,63 +443,75 @@ func (m *GoshawkMaps) Close() error {
 //
 // It can be passed to LoadGoshawkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type GoshawkVariables struct {
-	DnsPort      *ebpf.Variable `ebpf:"dns_port"`
-	IteratorSlot *ebpf.Variable `ebpf:"iterator_slot"`
-	KeepDns      *ebpf.Variable `ebpf:"keep_dns"`
-	KeepExec     *ebpf.Variable `ebpf:"keep_exec"`
-	KeepExit     *ebpf.Variable `ebpf:"keep_exit"`
-	KeepFlag     *ebpf.Variable `ebpf:"keep_flag"`
-	KeepFork     *ebpf.Variable `ebpf:"keep_fork"`
-	KeepKind     *ebpf.Variable `ebpf:"keep_kind"`
-	KeepSocket   *ebpf.Variable `ebpf:"keep_socket"`
-	Kinds        *ebpf.Variable `ebpf:"kinds"`
-	NoStateHook  *ebpf.Variable `ebpf:"no_state_hook"`
-	Preemptible  *ebpf.Variable `ebpf:"preemptible"`
-	WithEnv      *ebpf.Variable `ebpf:"with_env"`
+	CgroupPathTold *ebpf.Variable `ebpf:"cgroup_path_told"`
+	DnsPort        *ebpf.Variable `ebpf:"dns_port"`
+	IteratorSlot   *ebpf.Variable `ebpf:"iterator_slot"`
+	KeepCgroup     *ebpf.Variable `ebpf:"keep_cgroup"`
+	KeepCgroupOp   *ebpf.Variable `ebpf:"keep_cgroup_op"`
+	KeepDns        *ebpf.Variable `ebpf:"keep_dns"`
+	KeepExec       *ebpf.Variable `ebpf:"keep_exec"`
+	KeepExit       *ebpf.Variable `ebpf:"keep_exit"`
+	KeepFlag       *ebpf.Variable `ebpf:"keep_flag"`
+	KeepFork       *ebpf.Variable `ebpf:"keep_fork"`
+	KeepKind       *ebpf.Variable `ebpf:"keep_kind"`
+	KeepSocket     *ebpf.Variable `ebpf:"keep_socket"`
+	Kinds          *ebpf.Variable `ebpf:"kinds"`
+	NoStateHook    *ebpf.Variable `ebpf:"no_state_hook"`
+	OvlMetacopy    *ebpf.Variable `ebpf:"ovl_metacopy"`
+	Preemptible    *ebpf.Variable `ebpf:"preemptible"`
+	V1Controller   *ebpf.Variable `ebpf:"v1_controller"`
+	V1Hierarchy    *ebpf.Variable `ebpf:"v1_hierarchy"`
+	WithEnv        *ebpf.Variable `ebpf:"with_env"`
 }
 
 // GoshawkPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadGoshawkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type GoshawkPrograms struct {
-	OnAccept4Exit      *ebpf.Program `ebpf:"on_accept4_exit"`
-	OnAccept4PairEnter *ebpf.Program `ebpf:"on_accept4_pair_enter"`
-	OnAccept4PairExit  *ebpf.Program `ebpf:"on_accept4_pair_exit"`
-	OnAcceptExit       *ebpf.Program `ebpf:"on_accept_exit"`
-	OnAcceptFexitInet  *ebpf.Program `ebpf:"on_accept_fexit_inet"`
-	OnAcceptFexitUnix  *ebpf.Program `ebpf:"on_accept_fexit_unix"`
-	OnAcceptPairEnter  *ebpf.Program `ebpf:"on_accept_pair_enter"`
-	OnAcceptPairExit   *ebpf.Program `ebpf:"on_accept_pair_exit"`
-	OnBindExit         *ebpf.Program `ebpf:"on_bind_exit"`
-	OnBindFexitInet    *ebpf.Program `ebpf:"on_bind_fexit_inet"`
-	OnBindFexitInet6   *ebpf.Program `ebpf:"on_bind_fexit_inet6"`
-	OnBindFexitUnix    *ebpf.Program `ebpf:"on_bind_fexit_unix"`
-	OnBindPairEnter    *ebpf.Program `ebpf:"on_bind_pair_enter"`
-	OnBindPairExit     *ebpf.Program `ebpf:"on_bind_pair_exit"`
-	OnConnectExit      *ebpf.Program `ebpf:"on_connect_exit"`
-	OnConnectFexit     *ebpf.Program `ebpf:"on_connect_fexit"`
-	OnConnectPairEnter *ebpf.Program `ebpf:"on_connect_pair_enter"`
-	OnConnectPairExit  *ebpf.Program `ebpf:"on_connect_pair_exit"`
-	OnDnsEgress        *ebpf.Program `ebpf:"on_dns_egress"`
-	OnDnsIngress       *ebpf.Program `ebpf:"on_dns_ingress"`
-	OnExecRawTp        *ebpf.Program `ebpf:"on_exec_raw_tp"`
-	OnExecTpBtf        *ebpf.Program `ebpf:"on_exec_tp_btf"`
-	OnExitRawTp        *ebpf.Program `ebpf:"on_exit_raw_tp"`
-	OnExitTpBtf        *ebpf.Program `ebpf:"on_exit_tp_btf"`
-	OnForkRawTp        *ebpf.Program `ebpf:"on_fork_raw_tp"`
-	OnForkTpBtf        *ebpf.Program `ebpf:"on_fork_tp_btf"`
-	OnListenExit       *ebpf.Program `ebpf:"on_listen_exit"`
-	OnListenFexitInet  *ebpf.Program `ebpf:"on_listen_fexit_inet"`
-	OnListenFexitUnix  *ebpf.Program `ebpf:"on_listen_fexit_unix"`
-	OnListenPairEnter  *ebpf.Program `ebpf:"on_listen_pair_enter"`
-	OnListenPairExit   *ebpf.Program `ebpf:"on_listen_pair_exit"`
-	OnSeed             *ebpf.Program `ebpf:"on_seed"`
-	OnSendmsg4         *ebpf.Program `ebpf:"on_sendmsg4"`
-	OnSendmsg6         *ebpf.Program `ebpf:"on_sendmsg6"`
-	OnStateRawTp       *ebpf.Program `ebpf:"on_state_raw_tp"`
-	OnStateRawTpSecond *ebpf.Program `ebpf:"on_state_raw_tp_second"`
-	OnStateTpBtf       *ebpf.Program `ebpf:"on_state_tp_btf"`
-	OnStateTpBtfSecond *ebpf.Program `ebpf:"on_state_tp_btf_second"`
+	OnAccept4Exit       *ebpf.Program `ebpf:"on_accept4_exit"`
+	OnAccept4PairEnter  *ebpf.Program `ebpf:"on_accept4_pair_enter"`
+	OnAccept4PairExit   *ebpf.Program `ebpf:"on_accept4_pair_exit"`
+	OnAcceptExit        *ebpf.Program `ebpf:"on_accept_exit"`
+	OnAcceptFexitInet   *ebpf.Program `ebpf:"on_accept_fexit_inet"`
+	OnAcceptFexitUnix   *ebpf.Program `ebpf:"on_accept_fexit_unix"`
+	OnAcceptPairEnter   *ebpf.Program `ebpf:"on_accept_pair_enter"`
+	OnAcceptPairExit    *ebpf.Program `ebpf:"on_accept_pair_exit"`
+	OnBindExit          *ebpf.Program `ebpf:"on_bind_exit"`
+	OnBindFexitInet     *ebpf.Program `ebpf:"on_bind_fexit_inet"`
+	OnBindFexitInet6    *ebpf.Program `ebpf:"on_bind_fexit_inet6"`
+	OnBindFexitUnix     *ebpf.Program `ebpf:"on_bind_fexit_unix"`
+	OnBindPairEnter     *ebpf.Program `ebpf:"on_bind_pair_enter"`
+	OnBindPairExit      *ebpf.Program `ebpf:"on_bind_pair_exit"`
+	OnCgroupMkdirRawTp  *ebpf.Program `ebpf:"on_cgroup_mkdir_raw_tp"`
+	OnCgroupMkdirTpBtf  *ebpf.Program `ebpf:"on_cgroup_mkdir_tp_btf"`
+	OnCgroupRenameRawTp *ebpf.Program `ebpf:"on_cgroup_rename_raw_tp"`
+	OnCgroupRenameTpBtf *ebpf.Program `ebpf:"on_cgroup_rename_tp_btf"`
+	OnCgroupRmdirRawTp  *ebpf.Program `ebpf:"on_cgroup_rmdir_raw_tp"`
+	OnCgroupRmdirTpBtf  *ebpf.Program `ebpf:"on_cgroup_rmdir_tp_btf"`
+	OnConnectExit       *ebpf.Program `ebpf:"on_connect_exit"`
+	OnConnectFexit      *ebpf.Program `ebpf:"on_connect_fexit"`
+	OnConnectPairEnter  *ebpf.Program `ebpf:"on_connect_pair_enter"`
+	OnConnectPairExit   *ebpf.Program `ebpf:"on_connect_pair_exit"`
+	OnDnsEgress         *ebpf.Program `ebpf:"on_dns_egress"`
+	OnDnsIngress        *ebpf.Program `ebpf:"on_dns_ingress"`
+	OnExecRawTp         *ebpf.Program `ebpf:"on_exec_raw_tp"`
+	OnExecTpBtf         *ebpf.Program `ebpf:"on_exec_tp_btf"`
+	OnExitRawTp         *ebpf.Program `ebpf:"on_exit_raw_tp"`
+	OnExitTpBtf         *ebpf.Program `ebpf:"on_exit_tp_btf"`
+	OnForkRawTp         *ebpf.Program `ebpf:"on_fork_raw_tp"`
+	OnForkTpBtf         *ebpf.Program `ebpf:"on_fork_tp_btf"`
+	OnListenExit        *ebpf.Program `ebpf:"on_listen_exit"`
+	OnListenFexitInet   *ebpf.Program `ebpf:"on_listen_fexit_inet"`
+	OnListenFexitUnix   *ebpf.Program `ebpf:"on_listen_fexit_unix"`
+	OnListenPairEnter   *ebpf.Program `ebpf:"on_listen_pair_enter"`
+	OnListenPairExit    *ebpf.Program `ebpf:"on_listen_pair_exit"`
+	OnSeed              *ebpf.Program `ebpf:"on_seed"`
+	OnSendmsg4          *ebpf.Program `ebpf:"on_sendmsg4"`
+	OnSendmsg6          *ebpf.Program `ebpf:"on_sendmsg6"`
+	OnStateRawTp        *ebpf.Program `ebpf:"on_state_raw_tp"`
+	OnStateRawTpSecond  *ebpf.Program `ebpf:"on_state_raw_tp_second"`
+	OnStateTpBtf        *ebpf.Program `ebpf:"on_state_tp_btf"`
+	OnStateTpBtfSecond  *ebpf.Program `ebpf:"on_state_tp_btf_second"`
 }
 
 func (p *GoshawkPrograms) Close() error {
@@ -469,6 +530,12 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnBindFexitUnix,
 		p.OnBindPairEnter,
 		p.OnBindPairExit,
+		p.OnCgroupMkdirRawTp,
+		p.OnCgroupMkdirTpBtf,
+		p.OnCgroupRenameRawTp,
+		p.OnCgroupRenameTpBtf,
+		p.OnCgroupRmdirRawTp,
+		p.OnCgroupRmdirTpBtf,
 		p.OnConnectExit,
 		p.OnConnectFexit,
 		p.OnConnectPairEnter,

@@ -24,6 +24,7 @@ enum kind {
 	KIND_LISTEN = 7,
 	KIND_CLOSE = 8,
 	KIND_DNS = 9,
+	KIND_CONTAINER = 21,
 	KIND_MAX = 32, /* size of the counter table, not a kind */
 };
 
@@ -40,6 +41,16 @@ enum flag {
 	FLAG_ANONYMOUS = 1 << 8,    /* no process is known: head holds time and kind only */
 	FLAG_CWD_CUT = 1 << 9,	    /* the first names of cwd were cut */
 	FLAG_FILENAME_CUT = 1 << 10,
+	FLAG_UPPER = 1 << 11,	    /* exec: the content is in the upper layer of an overlay */
+	FLAG_OTHER_MOUNT = 1 << 12, /* exec: the file is not on the mount of the root directory */
+	FLAG_ENTERED = 1 << 13,	    /* exec: the parent is in an outer pid namespace */
+};
+
+/* What was done with a cgroup. */
+enum cgroup_op {
+	CGROUP_MKDIR = 1,
+	CGROUP_RMDIR = 2,
+	CGROUP_RENAME = 3,
 };
 
 typedef __u64 wire_boottime; /* ns since boot, CLOCK_BOOTTIME */
@@ -57,6 +68,7 @@ struct rec_head {
 	wire_boottime start;  /* of the process */
 	wire_boottime pstart; /* of its parent */
 	__u64 cgroup;	      /* id of the cgroup v2 */
+	__u64 cgroup1;	      /* id of the cgroup in the v1 hierarchy chosen, 0 for none */
 	__u32 size;	      /* of the whole record in bytes */
 	__u32 flags;
 	__u32 pid; /* thread group, initial pid namespace */
@@ -71,6 +83,8 @@ struct rec_head {
 	__u16 kind;
 	__u16 tty_major;
 	__u32 tty_minor;
+	__u32 ns_pid; /* pid in its own pid namespace, 0 in the initial one */
+	__u32 pid_ns; /* inode of that namespace, 0 for the initial one */
 	__u32 pad;
 	char comm[16];
 };
@@ -145,6 +159,15 @@ struct rec_dns {
 	__u16 pad;
 };
 
+struct rec_cgroup {
+	struct rec_head head; /* of who did it */
+	__u64 id;
+	struct span path; /* from the root of its hierarchy; len 0: not known */
+	__u32 hierarchy;  /* 0 for v2 */
+	__u16 op;	  /* enum cgroup_op */
+	__u16 pad;
+};
+
 /* One per CPU and kind. generated = written to the ring + lost_*. */
 struct counts {
 	__u64 generated;
@@ -168,6 +191,7 @@ WHOLE(rec_fork);
 WHOLE(rec_exit);
 WHOLE(rec_socket);
 WHOLE(rec_dns);
+WHOLE(rec_cgroup);
 WHOLE(counts);
 WHOLE(state_busy);
 

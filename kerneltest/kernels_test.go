@@ -27,7 +27,7 @@ var kernels = []string{"5.10", "6.1", "6.12", "newest"}
 var packages = []string{"./internal/sensor"}
 
 // modules are what the tests need beyond what Debian's cloud kernels have built in.
-var modules = []string{"drivers/net/veth.ko", "drivers/net/dummy.ko"}
+var modules = []string{"drivers/net/veth.ko", "drivers/net/dummy.ko", "fs/overlayfs/overlay.ko"}
 
 const (
 	guestTimeout = 6 * time.Minute

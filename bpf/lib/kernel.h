@@ -118,6 +118,7 @@ struct files_struct {
 	struct fdtable *fdt;
 };
 struct fs_struct {
+	struct path root;
 	struct path pwd;
 };
 
@@ -155,10 +156,18 @@ union kernfs_node_id___old {
 struct kernfs_node___old {
 	union kernfs_node_id___old id;
 };
+struct cgroup_root {
+	int hierarchy_id;
+};
 struct cgroup {
 	struct kernfs_node *kn;
+	struct cgroup_root *root;
+};
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
 };
 struct css_set {
+	struct cgroup_subsys_state *subsys[1];
 	struct cgroup *dfl_cgrp;
 };
 
@@ -174,6 +183,17 @@ struct net {
 };
 struct nsproxy {
 	struct net *net_ns;
+};
+struct pid_namespace {
+	struct ns_common ns;
+};
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
 };
 
 struct task_struct {
@@ -192,6 +212,7 @@ struct task_struct {
 	struct files_struct *files;
 	struct css_set *cgroups;
 	struct nsproxy *nsproxy;
+	struct pid *thread_pid;
 	struct sched_entity se;
 	int exit_code;
 	u64 utime;
@@ -200,6 +221,12 @@ struct task_struct {
 };
 struct task_struct___before_5_5 {
 	u64 real_start_time;
+};
+struct pid_link___old {
+	struct pid *pid;
+};
+struct task_struct___before_4_19 {
+	struct pid_link___old pids[1];
 };
 
 struct linux_binprm {

@@ -72,13 +72,57 @@ static __always_inline u64 start_of(struct task_struct *leader)
 	return BPF_CORE_READ((struct task_struct___before_5_5 *)leader, real_start_time);
 }
 
-static __always_inline u64 cgroup_of(struct task_struct *t)
+static __always_inline u64 cgroup_id(struct cgroup *cgroup)
 {
-	struct kernfs_node *kn = BPF_CORE_READ(t, cgroups, dfl_cgrp, kn);
+	struct kernfs_node *kn = BPF_CORE_READ(cgroup, kn);
 
 	if (bpf_core_type_exists(union kernfs_node_id___old))
 		return BPF_CORE_READ((struct kernfs_node___old *)kn, id.id);
 	return BPF_CORE_READ(kn, id);
+}
+
+/* The v1 controller (its number in css_set.subsys) and hierarchy by which containers are
+ * told where cgroup v2 does not tell; user space sets them. -1: v2 is all there is.
+ */
+volatile const __s32 v1_controller = -1;
+volatile const __s32 v1_hierarchy = -1;
+
+static __always_inline u64 cgroup1_of(struct task_struct *t)
+{
+	struct cgroup_subsys_state *css = NULL;
+	void *set;
+
+	if (v1_controller < 0)
+		return 0;
+	set = BPF_CORE_READ(t, cgroups);
+	bpf_probe_read_kernel(&css, sizeof(css), set + bpf_core_field_offset(struct css_set, subsys) +
+						     v1_controller * sizeof(css));
+	return cgroup_id(BPF_CORE_READ(css, cgroup));
+}
+
+static __always_inline struct pid *pid_of(struct task_struct *t)
+{
+	if (bpf_core_field_exists(t->thread_pid))
+		return BPF_CORE_READ(t, thread_pid);
+	return BPF_CORE_READ((struct task_struct___before_4_19 *)t, pids[0].pid);
+}
+
+/* fill_namespace says what a process is called inside its own pid namespace (kernel/pid.c,
+ * pid_nr_ns): the last of its numbers, unless that is the initial one.
+ */
+static __always_inline void fill_namespace(struct rec_head *h, struct task_struct *leader)
+{
+	struct pid *pid = pid_of(leader);
+	u32 level = BPF_CORE_READ(pid, level);
+	struct upid *last;
+
+	h->ns_pid = 0;
+	h->pid_ns = 0;
+	if (!level)
+		return;
+	last = (void *)pid + bpf_core_field_offset(struct pid, numbers) + level * bpf_core_type_size(struct upid);
+	h->ns_pid = BPF_CORE_READ(last, nr);
+	h->pid_ns = BPF_CORE_READ(last, ns, ns.inum);
 }
 
 /* What is known of task t, which acts. Uses base helpers only, so that cgroup programs
@@ -117,7 +161,9 @@ SHARED void fill_head(struct rec_head *h, struct task_struct *t, u16 kind, u32 s
 		h->tty_major = BPF_CORE_READ(tty, driver, major);
 		h->tty_minor = BPF_CORE_READ(tty, driver, minor_start) + BPF_CORE_READ(tty, index);
 	}
-	h->cgroup = cgroup_of(t);
+	h->cgroup = cgroup_id(BPF_CORE_READ(t, cgroups, dfl_cgrp));
+	h->cgroup1 = cgroup1_of(t);
+	fill_namespace(h, leader);
 	BPF_CORE_READ_STR_INTO(&h->comm, t, comm);
 }
 

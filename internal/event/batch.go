@@ -24,6 +24,7 @@ type Batch struct {
 	mount      slab[Mount]
 	user       slab[User]
 	policy     slab[Policy]
+	container  slab[Container]
 }
 
 // slab hands out the elements of chunks that never move.
@@ -58,6 +59,7 @@ func (b *Batch) Release() {
 	b.exec.used, b.fork.used, b.exit.used, b.socket.used, b.dns.used, b.loss.used = 0, 0, 0, 0, 0, 0
 	b.file.used, b.credential.used, b.ptrace.used, b.signal.used = 0, 0, 0, 0
 	b.module.used, b.mount.used, b.user.used, b.policy.used = 0, 0, 0, 0
+	b.container.used = 0
 	batches.Put(b)
 }
 
@@ -97,6 +99,8 @@ func (b *Batch) Add(id ID) Event {
 		e = b.user.next()
 	case KindPolicy:
 		e = b.policy.next()
+	case KindContainer:
+		e = b.container.next()
 	default:
 		return nil
 	}

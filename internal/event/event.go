@@ -33,6 +33,7 @@ const (
 	KindModule     ID = 15
 	KindMount      ID = 17
 	KindUser       ID = 20
+	KindContainer  ID = 21
 	KindPolicy     ID = 23
 
 	// MaxKind is the bound of lists that are indexed by kind.
@@ -43,7 +44,7 @@ var names = [MaxKind + 1]string{
 	KindExec: "exec", KindFork: "fork", KindExit: "exit", KindConnect: "connect", KindAccept: "accept",
 	KindBind: "bind", KindListen: "listen", KindClose: "close", KindDNS: "dns", KindLoss: "loss",
 	KindFile: "file", KindCredential: "credential", KindPtrace: "ptrace", KindSignal: "signal",
-	KindModule: "module", KindMount: "mount", KindUser: "user", KindPolicy: "policy",
+	KindModule: "module", KindMount: "mount", KindUser: "user", KindContainer: "container", KindPolicy: "policy",
 }
 
 // String is the kind's name, or its number when there is no such kind.
@@ -83,7 +84,7 @@ type Kind struct {
 // Kinds is every kind, in the order of their numbers.
 var Kinds = []*Kind{
 	execKind, forkKind, exitKind, connectKind, acceptKind, bindKind, listenKind, closeKind, dnsKind, lossKind,
-	fileKind, credentialKind, ptraceKind, signalKind, moduleKind, mountKind, userKind, policyKind,
+	fileKind, credentialKind, ptraceKind, signalKind, moduleKind, mountKind, userKind, containerKind, policyKind,
 }
 
 var byID = index(Kinds)

@@ -83,7 +83,7 @@ func TestAppendJSON(t *testing.T) {
 		`"parent_process_id":"01234567-1-10","path":"/bin/\\xff","comm":"sh","uid":0,"gid":0,"euid":0,"egid":0,` +
 		`"auid":4294967295,"session_id":4294967295,"tty":"pts/0","args":["sh","-c","a \"b\"\n"],"args_length":14,` +
 		`"args_truncated":false,"cwd":"/","memfd":true,"deleted":false,"mode":33261,"owner_uid":0,"owner_gid":0,` +
-		`"suid":0,"sgid":0,"fsuid":0,"fsgid":0,"path_truncated":false,"ancestors":[{"pid":1}]}`
+		`"suid":0,"sgid":0,"fsuid":0,"fsgid":0,"path_truncated":false,"upper_layer":false,"not_in_image":false,"ancestors":[{"pid":1}]}`
 	got := string(AppendJSON(nil, e))
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)

@@ -1,6 +1,10 @@
 package event
 
-import "github.com/goshawk-project/goshawk/internal/schema"
+import (
+	"slices"
+
+	"github.com/goshawk-project/goshawk/internal/schema"
+)
 
 // Exec is a program started: a successful execve(2) or execveat(2). Path in the header is
 // the file that the kernel executed (the interpreter of a script, else the program).
@@ -27,6 +31,13 @@ type Exec struct {
 	PathTruncated bool   // Path, Cwd or Filename was cut
 	Syscall       string // execve or execveat, empty when not known
 	Ancestors     string // JSON array of {pid, path, cmdline}, nearest first
+
+	UpperLayer bool   // the content is in the upper layer of an overlay
+	OtherMount bool   // the file is not on the mount of the root directory
+	Entered    bool   // the parent is in an outer pid namespace
+	NotInImage bool   // in a container: the file is none of its image's
+	HostPath   string // where the host sees the file, of a container; empty when not known
+	Confinement
 }
 
 // Reset empties e for use again.
@@ -35,7 +46,7 @@ func (e *Exec) Reset() { *e = Exec{} }
 var execKind = kindOf[Exec](Kind{
 	ID: KindExec, Table: "exec_events", Critical: true,
 	Doc: "Programs started, one row for each successful execve or execveat",
-	Columns: columns(
+	Columns: slices.Concat(columns(
 		schema.Strings("args", func(e *Exec) *string { return &e.Args }, "Arguments, a JSON array"),
 		schema.Int("args_length", func(e *Exec) *uint64 { return &e.ArgsLength }, "Bytes of all arguments, also of those cut off"),
 		schema.Bool("args_truncated", func(e *Exec) *bool { return &e.ArgsTruncated }, "1 when args holds less than all arguments"),
@@ -55,7 +66,10 @@ var execKind = kindOf[Exec](Kind{
 		schema.Int("fsuid", func(e *Exec) *uint32 { return &e.FSUID }, "File system user"),
 		schema.Int("fsgid", func(e *Exec) *uint32 { return &e.FSGID }, "File system group"),
 		schema.Bool("path_truncated", func(e *Exec) *bool { return &e.PathTruncated }, "1 when path, filename or cwd was cut"),
+		schema.Bool("upper_layer", func(e *Exec) *bool { return &e.UpperLayer }, "1 when the file's content is in the upper layer of an overlay: written since the image was made"),
+		schema.Bool("not_in_image", func(e *Exec) *bool { return &e.NotInImage }, "1 in a container when the file is none of its image's: written since, or on another mount"),
+		schema.Str("host_path", func(e *Exec) *string { return &e.HostPath }, "Path of the file as the host sees it, in a container whose root directory is known"),
 		schema.Str("syscall", func(e *Exec) *string { return &e.Syscall }, "System call that started it, empty when not known"),
 		schema.Raw("ancestors", func(e *Exec) *string { return &e.Ancestors }, "Parent, grandparent and so on, a JSON array of pid, path and cmdline"),
-	),
+	), confinementColumns(func(e Event) *Confinement { return &e.(*Exec).Confinement })),
 })

@@ -42,6 +42,12 @@ type Header struct {
 	TTY      string
 	CgroupID uint64
 
+	// CgroupV1 and PIDNamespace tell the container where CgroupID does not. They come with
+	// a record and are not kept.
+	CgroupV1     uint64 // cgroup in the v1 hierarchy that the source watches; 0 none
+	PIDNamespace uint32 // inode of the process's pid namespace; 0 the initial one
+	ContainerPID uint32 // pid in that namespace; 0 in the initial one
+
 	ContainerID, ContainerName, Image, PodName, PodNamespace string
 }
 
@@ -105,6 +111,7 @@ var headerColumns = []schema.Column[*Header]{
 	schema.Int("session_id", func(h *Header) *uint32 { return &h.Session }, "Audit session, 4294967295 when none"),
 	schema.Str("tty", func(h *Header) *string { return &h.TTY }, "Controlling terminal"),
 	schema.Int("cgroup_id", func(h *Header) *uint64 { return &h.CgroupID }, "Cgroup v2 of the process", schema.OmitZero),
+	schema.Int("container_pid", func(h *Header) *uint32 { return &h.ContainerPID }, "Pid of the process in its own pid namespace, unless that is the host's", schema.OmitZero),
 	schema.Str("container_id", func(h *Header) *string { return &h.ContainerID }, "Container, empty on the host"),
 	schema.Str("container_name", func(h *Header) *string { return &h.ContainerName }, "Name of the container"),
 	schema.Str("image", func(h *Header) *string { return &h.Image }, "Image of the container"),

@@ -18,11 +18,7 @@ type Mount struct {
 // Mounts lists the mounts of this process or, below a host root, those of the host's
 // first process: /proc/self would be the agent's own container there.
 func (fs FS) Mounts() ([]Mount, error) {
-	pid := "self"
-	if fs.Proc != "/proc" {
-		pid = "1"
-	}
-	b, err := readAtMost(filepath.Join(fs.Proc, pid, "mounts"), maxMounts)
+	b, err := readAtMost(filepath.Join(fs.Proc, fs.first(), "mounts"), maxMounts)
 	if err != nil {
 		return nil, err
 	}

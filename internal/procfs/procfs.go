@@ -25,6 +25,18 @@ func At(hostRoot string) FS {
 	return FS{Proc: filepath.Join("/", hostRoot, "proc"), Sys: filepath.Join("/", hostRoot, "sys")}
 }
 
+// root is the host root directory that At was given.
+func (fs FS) root() string { return filepath.Dir(fs.Sys) }
+
+// first is the process whose view of mounts and cgroups is the host's: this one or, below a
+// host root, the host's first. /proc/self would be the agent's own container there.
+func (fs FS) first() string {
+	if fs.Proc != "/proc" {
+		return "1"
+	}
+	return "self"
+}
+
 // ErrGone says that a process, or the part of it that was asked for, is not there: it has
 // exited, or (a kernel thread, a zombie) never had an executable or namespaces to show.
 // Callers skip; nothing went wrong.

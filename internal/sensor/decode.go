@@ -18,6 +18,9 @@ var errShort = errors.New("record is shorter than it says")
 // errKind says that no decoder is for this kind.
 var errKind = errors.New("record is of an unknown kind")
 
+// errValue says that a field of a record holds a number that means nothing.
+var errValue = errors.New("record holds a value without meaning")
+
 // decoder turns records into events. Records are untrusted: every length is checked, and
 // the only memory read is the record's own.
 type decoder struct {
@@ -66,6 +69,8 @@ func (d *decoder) record(raw []byte, dr *drain) error {
 		return d.socket(raw, dr)
 	case event.KindDNS:
 		return d.dns(raw, dr)
+	case event.KindContainer:
+		return d.cgroup(raw, dr.batch)
 	}
 	return fmt.Errorf("%w, %d", errKind, head.Kind)
 }
@@ -128,7 +133,8 @@ func (d *decoder) header(h *event.Header, r *bpf.GoshawkRecHead) {
 	h.Comm = d.strings.get(cString(r.Comm[:]))
 	h.UID, h.GID, h.EUID, h.EGID = r.Uid, r.Gid, r.Euid, r.Egid
 	h.AUID, h.Session = r.Auid, r.Session
-	h.CgroupID = r.Cgroup
+	h.CgroupID, h.CgroupV1 = r.Cgroup, r.Cgroup1
+	h.ContainerPID, h.PIDNamespace = r.NsPid, r.PidNs
 	if r.TtyMajor != 0 {
 		h.TTY = d.tty(r.TtyMajor, r.TtyMinor)
 	}

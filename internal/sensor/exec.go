@@ -37,6 +37,9 @@ func (d *decoder) exec(raw []byte, b *event.Batch) error {
 	e.PathTruncated = r.Head.Flags&anyCut != 0
 	e.Memfd = has(&r.Head, bpf.GoshawkFlagFLAG_MEMFD)
 	e.Deleted = r.Nlink == 0 && r.Inode != 0
+	e.UpperLayer = has(&r.Head, bpf.GoshawkFlagFLAG_UPPER)
+	e.OtherMount = has(&r.Head, bpf.GoshawkFlagFLAG_OTHER_MOUNT)
+	e.Entered = has(&r.Head, bpf.GoshawkFlagFLAG_ENTERED)
 	e.Inode, e.Mode = r.Inode, r.Mode
 	e.OwnerUID, e.OwnerGID = r.OwnerUid, r.OwnerGid
 	e.SUID, e.SGID, e.FSUID, e.FSGID = r.Suid, r.Sgid, r.Fsuid, r.Fsgid

@@ -22,6 +22,7 @@ func FuzzRecord(f *testing.F) {
 		f.Add(uint8(k.ID), make([]byte, 300))
 		f.Add(uint8(k.ID), bytes.Repeat([]byte{0xff}, 300))
 	}
+	f.Add(uint8(event.KindContainer), cgroupRecord(bpf.GoshawkCgroupOpCGROUP_MKDIR, "/docker/a\nb"))
 	rec, question := dnsExchange(f)
 	f.Add(uint8(event.KindDNS), question)
 	f.Add(uint8(event.KindDNS), dnsRecordOf(rec, true, query(f, 9, "a.b.", dnsmessage.TypeA)))

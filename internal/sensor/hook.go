@@ -80,6 +80,10 @@ var hooks = []hook{
 	{"dns", []event.ID{event.KindDNS}, []tier{
 		{"cgroup", []string{"on_dns_egress", "on_dns_ingress"}},
 	}},
+	{"cgroup", []event.ID{event.KindContainer}, []tier{
+		{"tp_btf", []string{"on_cgroup_mkdir_tp_btf", "on_cgroup_rmdir_tp_btf", "on_cgroup_rename_tp_btf"}},
+		{"raw_tp", []string{"on_cgroup_mkdir_raw_tp", "on_cgroup_rmdir_raw_tp", "on_cgroup_rename_raw_tp"}},
+	}},
 }
 
 // attached is a hook as it is on this kernel.

@@ -56,6 +56,9 @@ func wantExec(t testing.TB, got *event.Exec, pid int, path, cwd string, args ...
 		Args: nul(args...), ArgsLength: uint64(len(nul(args...))), Mode: unix.S_IFREG | 0o755, Inode: got.Inode,
 	}
 	e.Path = path
+	if strings.HasPrefix(path, os.TempDir()) || strings.HasPrefix(path, "...") {
+		e.OtherMount = mountOf(t, os.TempDir()) != mountOf(t, "/")
+	}
 	if i := strings.LastIndexByte(path, '/'); i >= 0 {
 		e.Comm = path[i+1:]
 	}
@@ -206,7 +209,7 @@ func execs(t *testing.T, l *live) {
 		got := l.nth(t, pid, 2)
 		want := wantExec(t, got, pid, "/memfd:payload", cwd, "payload", "exit", "0")
 		want.Filename, want.Comm = got.Filename, got.Comm
-		want.Memfd, want.Deleted = true, true
+		want.Memfd, want.Deleted, want.OtherMount = true, true, true
 		compare(t, want, got)
 	})
 	t.Run("deleted", func(t *testing.T) {
@@ -242,20 +245,23 @@ func execs(t *testing.T, l *live) {
 		got := l.nth(t, pid, 2)
 		want := wantExec(t, got, pid, prog, dir, "/prog", "exit", "0")
 		want.Filename = "/prog" // as asked for; path and cwd are the host's
+		want.OtherMount = false // than the root directory, which is dir
 		compare(t, want, got)
 	})
 	t.Run("from a tmpfs in another mount namespace", func(t *testing.T) {
 		mnt := mkdir(t, filepath.Join(dir, "tmpfs"))
 		pid := run(t, helper, "tmpfs", mnt, mnt+"/prog", "exit", "0")
 		got := l.nth(t, pid, 2)
-		compare(t, wantExec(t, got, pid, mnt+"/prog", cwd, mnt+"/prog", "exit", "0"), got)
+		want := wantExec(t, got, pid, mnt+"/prog", cwd, mnt+"/prog", "exit", "0")
+		want.OtherMount = true
+		compare(t, want, got)
 	})
 	t.Run("through a bind mount", func(t *testing.T) {
 		mnt := mkdir(t, filepath.Join(dir, "bind"))
 		pid := run(t, helper, "bind", dir, mnt, mnt+"/prog", "exit", "0")
 		got := l.nth(t, pid, 2)
 		want := wantExec(t, got, pid, mnt+"/prog", cwd, mnt+"/prog", "exit", "0")
-		want.Inode = inode(t, prog)
+		want.Inode, want.OtherMount = inode(t, prog), true
 		compare(t, want, got)
 	})
 	t.Run("in a container's root", func(t *testing.T) {

@@ -287,7 +287,7 @@ func TestLiveSeed(t *testing.T) {
 			if way == "procfs" {
 				want.Source = "procfs"
 				// What /proc does not tell in one look, or in full.
-				want.Inode, want.Mode, want.TTY, want.CgroupID = 0, 0, "", 0
+				want.Inode, want.Mode, want.TTY, want.CgroupID, want.CgroupV1, want.OtherMount = 0, 0, "", 0, 0, false
 				if d := int64(want.Start - sleeper.Start); d < 0 || d > 10e6 {
 					t.Errorf("start = %d, want %d within a tick", sleeper.Start, want.Start)
 				}

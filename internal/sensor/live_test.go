@@ -279,7 +279,7 @@ func ours(t testing.TB, got *event.Header, pid int) event.Header {
 		Kind: got.Kind, Time: got.Time, NTime: got.NTime, Start: got.Start, PStart: got.PStart,
 		Source: "ebpf", Fidelity: "kernel", BootID: "0123456789abcdef0123456789abcdef",
 		PID: uint32(pid), TID: uint32(pid), PPID: uint32(os.Getpid()), Comm: "helper",
-		AUID: number(t, "loginuid"), Session: number(t, "sessionid"), TTY: ownTTY(t), CgroupID: ownCgroup(t),
+		AUID: number(t, "loginuid"), Session: number(t, "sessionid"), TTY: ownTTY(t), CgroupID: ownCgroup(t), CgroupV1: ownCgroupV1(t),
 	}
 }
 
@@ -318,17 +318,43 @@ func ownCgroup(t testing.TB) uint64 {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return inode(t, filepath.Join(root, cgroupPath(t, 0)))
+}
+
+// ownCgroupV1 is the same in the v1 hierarchy that tells containers apart; 0 without one.
+func ownCgroupV1(t testing.TB) uint64 {
+	h, name := procfs.At("").ContainerHierarchy()
+	if name == "" {
+		return 0
+	}
+	return inode(t, filepath.Join(h.Mount, cgroupPath(t, h.ID)))
+}
+
+// cgroupPath is this process's cgroup in a hierarchy.
+func cgroupPath(t testing.TB, hierarchy int) (path string) {
 	b, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range strings.Split(string(b), "\n") {
-		if path, ok := strings.CutPrefix(line, "0::"); ok {
-			return inode(t, filepath.Join(root, path))
+	procfs.EachCgroup(b, func(l procfs.CgroupLine) {
+		if l.Hierarchy == hierarchy {
+			path = string(l.Path)
 		}
+	})
+	if path == "" {
+		t.Fatalf("no cgroup of hierarchy %d in /proc/self/cgroup", hierarchy)
 	}
-	t.Fatal("no cgroup v2 in /proc/self/cgroup")
-	return 0
+	return path
+}
+
+// mountOf is the number of the mount that a path is on.
+func mountOf(t testing.TB, path string) uint64 {
+	t.Helper()
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_MNT_ID, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Mnt_id
 }
 
 func inode(t testing.TB, path string) uint64 {

@@ -27,7 +27,7 @@ func TestLiveVerifier(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := Options{FS: procfs.At(""), Env: []string{"PATH"}}
-	if err := configure(spec, &o, kindMask(nil)); err != nil {
+	if err := configure(spec, &o, kindMask(nil), btf.NewCache()); err != nil {
 		t.Fatal(err)
 	}
 	if err := rlimit.RemoveMemlock(); err != nil {

@@ -21,7 +21,7 @@ func TestForcedTiers(t *testing.T) {
 	}{
 		{"known", map[string]string{"exec": "raw_tp", "dns": "none"}, ""},
 		{"no such tier", map[string]string{"fork": "lsm"}, `hook "fork" has no tier "lsm"; it has tp_btf, raw_tp, none`},
-		{"no such hook", map[string]string{"forks": "none"}, `no hook is called "forks"; hooks are exec, fork, exit, tcp_state, connect, accept, bind, listen, datagram, dns`},
+		{"no such hook", map[string]string{"forks": "none"}, `no hook is called "forks"; hooks are exec, fork, exit, tcp_state, connect, accept, bind, listen, datagram, dns, cgroup`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := (&loader{forced: tt.in}).checkForced(hooks)
@@ -111,7 +111,7 @@ func TestLiveKindsChooseHooks(t *testing.T) {
 		{[]event.ID{event.KindClose}, "tcp_state accept"},
 		{[]event.ID{event.KindConnect}, "tcp_state connect datagram"},
 		{[]event.ID{event.KindBind, event.KindListen, event.KindDNS}, "bind listen dns"},
-		{nil, "exec fork exit tcp_state connect accept bind listen datagram dns"},
+		{nil, "exec fork exit tcp_state connect accept bind listen datagram dns cgroup"},
 	} {
 		s, err := Open(Options{Kinds: tt.kinds, FS: procfs.At("")})
 		if err != nil {

@@ -89,14 +89,15 @@ func Open(o Options) (*Sensor, error) {
 func (s *Sensor) open(spec *ebpf.CollectionSpec) error {
 	o := &s.options
 	wanted := kindMask(o.Kinds)
-	if err := configure(spec, o, wanted); err != nil {
+	cache := btf.NewCache()
+	if err := configure(spec, o, wanted, cache); err != nil {
 		return err
 	}
 	kernelTypes, err := loadBTF(o.BTF)
 	if err != nil {
 		return err
 	}
-	l := loader{spec: spec, cache: btf.NewCache(), types: kernelTypes, forced: o.Tiers, denied: map[string]error{}, fs: o.FS}
+	l := loader{spec: spec, cache: cache, types: kernelTypes, forced: o.Tiers, denied: map[string]error{}, fs: o.FS}
 	// Before 5.11 maps count against RLIMIT_MEMLOCK. Where it may not be raised, creating
 	// them tells whether it had to be.
 	_ = rlimit.RemoveMemlock()
@@ -123,7 +124,7 @@ func (s *Sensor) open(spec *ebpf.CollectionSpec) error {
 }
 
 // configure sets sizes and constants before anything is created.
-func configure(spec *ebpf.CollectionSpec, o *Options, wanted uint64) error {
+func configure(spec *ebpf.CollectionSpec, o *Options, wanted uint64, cache *btf.Cache) error {
 	if o.CriticalBytes == 0 {
 		o.CriticalBytes = DefaultCritical
 	}
@@ -150,11 +151,16 @@ func configure(spec *ebpf.CollectionSpec, o *Options, wanted uint64) error {
 			m.Flags &^= unix.BPF_F_NO_PREALLOC
 		}
 	}
+	controller, hierarchy := o.v1(cache)
 	for name, value := range map[string]any{
-		"kinds":         wanted,
-		"with_env":      len(o.Env) > 0,
-		"iterator_slot": uint32(cpus),
-		"preemptible":   kernelAtLeast(6, 15),
+		"v1_controller":    int32(controller),
+		"v1_hierarchy":     int32(hierarchy),
+		"ovl_metacopy":     kernelAtLeast(4, 19),
+		"cgroup_path_told": kernelAtLeast(4, 19),
+		"kinds":            wanted,
+		"with_env":         len(o.Env) > 0,
+		"iterator_slot":    uint32(cpus),
+		"preemptible":      kernelAtLeast(6, 15),
 	} {
 		v := spec.Variables[name]
 		if v == nil {

@@ -26,6 +26,7 @@ var twins = map[string]reflect.Type{
 	"rec_exit":   reflect.TypeFor[bpf.GoshawkRecExit](),
 	"rec_socket": reflect.TypeFor[bpf.GoshawkRecSocket](),
 	"rec_dns":    reflect.TypeFor[bpf.GoshawkRecDns](),
+	"rec_cgroup": reflect.TypeFor[bpf.GoshawkRecCgroup](),
 	"state_busy": reflect.TypeFor[bpf.GoshawkStateBusy](),
 	"span":       reflect.TypeFor[bpf.GoshawkSpan](),
 	"counts":     reflect.TypeFor[bpf.GoshawkCounts](),

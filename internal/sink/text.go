@@ -203,6 +203,8 @@ func (t *Text) appendWhat(dst []byte, e event.Event) []byte {
 		return t.appendUserEvent(dst, e)
 	case *event.Policy:
 		return t.appendPolicy(dst, e)
+	case *event.Container:
+		return t.appendLife(dst, e)
 	case *event.Loss:
 		b := append(t.field[:0], "lost "...)
 		b = strconv.AppendUint(b, e.Count, 10)
@@ -214,9 +216,59 @@ func (t *Text) appendWhat(dst []byte, e event.Event) []byte {
 	return event.AppendJSON(dst, e)
 }
 
+// appendLife tells of a step in the life of a container: its number, and what is known of it.
+func (t *Text) appendLife(dst []byte, e *event.Container) []byte {
+	dst = t.paint(dst, bold, append(t.field[:0], e.Operation...), 0)
+	for _, f := range [...]struct{ name, value string }{
+		{"", e.ContainerID[:min(12, len(e.ContainerID))]}, {"name", e.ContainerName}, {"image", e.Image},
+		{"pod", e.PodName}, {"runtime", e.Runtime},
+	} {
+		if f.value == "" {
+			continue
+		}
+		dst = append(dst, ' ')
+		if f.name != "" {
+			dst = append(append(dst, f.name...), '=')
+		}
+		dst = appendQuoted(dst, f.value)
+	}
+	if e.Args != "" {
+		dst = appendArguments(append(dst, ": "...), e.Args, false, 0)
+	}
+	if e.Ended != 0 {
+		status := e.Ended - 1
+		dst = t.appendEnd(append(dst, ' '), int32(status>>8&0xff), int32(status&0x7f), false)
+	}
+	if e.DurationNs != 0 {
+		dst = appendDuration(append(dst, ", "...), e.DurationNs)
+	}
+	return dst
+}
+
 func appendCommand(dst []byte, e *event.Exec) []byte {
+	if e.Args == "" {
+		dst = appendQuoted(dst, e.Path)
+	}
+	dst = appendArguments(dst, e.Args, e.ArgsTruncated, e.ArgsLength)
+	if e.Script != "" {
+		dst = append(appendQuoted(append(dst, "  (script "...), e.Script), ')')
+	}
+	switch {
+	case e.Memfd:
+		dst = append(dst, "  (from memory)"...)
+	case e.Deleted:
+		dst = append(dst, "  (deleted)"...)
+	case e.NotInImage:
+		dst = append(dst, "  (not in the image)"...)
+	}
+	return dst
+}
+
+// appendArguments appends a list of arguments as a shell would take them; length is that of
+// all when the list was cut.
+func appendArguments(dst []byte, list string, cut bool, length uint64) []byte {
 	start := len(dst)
-	rest, cut := e.Args, e.ArgsTruncated
+	rest := list
 	for rest != "" {
 		if len(dst)-start >= maxCommand {
 			cut = true
@@ -235,43 +287,39 @@ func appendCommand(dst []byte, e *event.Exec) []byte {
 		}
 		dst = appendQuoted(dst, arg)
 	}
-	if start == len(dst) {
-		dst = appendQuoted(dst, e.Path)
-	}
 	if cut {
-		dst = append(dst, " ... ("...)
-		dst = append(appendBytes(dst, e.ArgsLength), ')')
-	}
-	if e.Script != "" {
-		dst = append(appendQuoted(append(dst, "  (script "...), e.Script), ')')
-	}
-	if e.Memfd {
-		dst = append(dst, "  (from memory)"...)
-	} else if e.Deleted {
-		dst = append(dst, "  (deleted)"...)
+		dst = append(dst, " ..."...)
+		if length > 0 {
+			dst = append(appendBytes(append(dst, " ("...), length), ')')
+		}
 	}
 	return dst
 }
 
 func (t *Text) appendExit(dst []byte, e *event.Exit) []byte {
+	dst = t.appendEnd(dst, e.ExitCode, e.Signal, e.CoreDumped)
+	dst = append(dst, ", "...)
+	return appendDuration(dst, e.DurationNs)
+}
+
+// appendEnd says how a process ended.
+func (t *Text) appendEnd(dst []byte, code, signal int32, core bool) []byte {
 	b := t.field[:0]
 	color := ""
-	if e.Signal != 0 {
+	if signal != 0 {
 		color = red
-		b = appendSignal(append(b, "signal "...), e.Signal)
-		if e.CoreDumped {
+		b = appendSignal(append(b, "signal "...), signal)
+		if core {
 			b = append(b, " with core"...)
 		}
 	} else {
-		if e.ExitCode != 0 {
+		if code != 0 {
 			color = red
 		}
 		b = append(b, "code "...)
-		b = strconv.AppendInt(b, int64(e.ExitCode), 10)
+		b = strconv.AppendInt(b, int64(code), 10)
 	}
-	dst = t.paint(dst, color, b, 0)
-	dst = append(dst, ", "...)
-	return appendDuration(dst, e.DurationNs)
+	return t.paint(dst, color, b, 0)
 }
 
 func (t *Text) appendSocket(dst []byte, e *event.Socket) []byte {

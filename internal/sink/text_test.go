@@ -39,6 +39,8 @@ func TestText(t *testing.T) {
 	stranger.UID, stranger.Path, stranger.ContainerID = 4242, "/x/a\x1b[2Jb", "0123456789abcdef"
 	named := head(event.KindFork)
 	named.ContainerID, named.ContainerName = "0123456789abcdef", "web"
+	named21 := head(event.KindContainer)
+	named21.ContainerID, named21.ContainerName = "0123456789abcdef", "web"
 	unknown := head(event.KindListen)
 	unknown.Path, unknown.Comm = "", ""
 	for _, c := range []struct {
@@ -52,6 +54,13 @@ func TestText(t *testing.T) {
 			"exec    root     -            sshd>bash>curl[1234]         id"},
 		{"exec with hostile bytes", &event.Exec{Header: stranger, Args: "a\x00\x1b]0;x\x07\x00it's\x00\x00\xff\x00é\u202e\x00"},
 			`exec    4242     0123456789ab sshd>bash>a\x1b[2Jb[1234]    a $'\x1b]0;x\x07' 'it'\''s' '' $'\xff' $'é\u202e'`},
+		{"not in the image", &event.Exec{Header: head(event.KindExec), Args: "x\x00", NotInImage: true}, "exec   " + who + "x  (not in the image)"},
+		{"container made", &event.Container{Header: named21, Operation: "create", Runtime: "docker"},
+			"container ana      web          sshd>bash>curl[1234]         create 0123456789ab name=web runtime=docker"},
+		{"container stopped", &event.Container{Header: named21, Operation: "stop", Ended: 3<<8 + 1, DurationNs: 2_000_000_000},
+			"container ana      web          sshd>bash>curl[1234]         stop 0123456789ab name=web code 3, 2.0 s"},
+		{"container entered", &event.Container{Header: named21, Operation: "exec", Args: "sh\x00-c\x00a b\x00"},
+			"container ana      web          sshd>bash>curl[1234]         exec 0123456789ab name=web: sh -c 'a b'"},
 		{"script", &event.Exec{Header: head(event.KindExec), Args: "sh\x00./x\x00", Script: "./my script", Interpreter: "/bin/sh"},
 			"exec   " + who + "sh ./x  (script './my script')"},
 		{"memfd", &event.Exec{Header: head(event.KindExec), Memfd: true, Deleted: true},

@@ -1,0 +1,68 @@
+package sensor
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf/btf"
+	"github.com/goshawk-project/goshawk/bpf"
+	"github.com/goshawk-project/goshawk/internal/event"
+)
+
+// v1 returns the number of the cgroup v1 controller whose hierarchy tells containers apart,
+// as css_set.subsys counts, and that hierarchy's; -1 where v2 is all there is. Controllers
+// are numbered by enum cgroup_subsys_id; a kernel without BTF is so old that /proc/cgroups
+// still lists all of them, in that order (kernel/cgroup/cgroup-v1.c, proc_cgroupstats_show).
+func (o *Options) v1(cache *btf.Cache) (controller, hierarchy int) {
+	h, name := o.FS.ContainerHierarchy()
+	if name == "" {
+		return -1, -1
+	}
+	if types, err := cache.Kernel(); err == nil {
+		var enum *btf.Enum
+		if types.TypeByName("cgroup_subsys_id", &enum) == nil {
+			for _, v := range enum.Values {
+				if v.Name == name+"_cgrp_id" {
+					return int(v.Value), h.ID
+				}
+			}
+			return -1, -1
+		}
+	}
+	names, err := o.FS.CgroupControllers()
+	if err != nil {
+		return -1, -1
+	}
+	for i, n := range names {
+		if n == name {
+			return i, h.ID
+		}
+	}
+	return -1, -1
+}
+
+// cgroup decodes rec_cgroup. Whether the cgroup is a container's is for others to say.
+func (d *decoder) cgroup(raw []byte, b *event.Batch) error {
+	r, err := fixed[bpf.GoshawkRecCgroup](raw)
+	if err != nil {
+		return err
+	}
+	path, err := span(raw, r.Path)
+	if err != nil {
+		return err
+	}
+	var op string
+	switch bpf.GoshawkCgroupOp(r.Op) {
+	case bpf.GoshawkCgroupOpCGROUP_MKDIR:
+		op = event.CgroupMkdir
+	case bpf.GoshawkCgroupOpCGROUP_RMDIR:
+		op = event.CgroupRmdir
+	case bpf.GoshawkCgroupOpCGROUP_RENAME:
+		op = event.CgroupRename
+	default:
+		return fmt.Errorf("%w, cgroup operation %d", errValue, r.Op)
+	}
+	e := b.Add(event.KindContainer).(*event.Container)
+	d.header(&e.Header, &r.Head)
+	e.Operation, e.CgroupPath, e.Cgroup, e.Hierarchy = op, string(path), r.Id, r.Hierarchy
+	return nil
+}
