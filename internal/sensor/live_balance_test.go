@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -214,6 +216,10 @@ func TestLiveStorm(t *testing.T) {
 // Each hook taken away leaves the others working.
 func TestLiveWithoutHook(t *testing.T) {
 	needRoot(t)
+	root, err := procfs.At("").Cgroup2()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i := range hooks {
 		without := hooks[i].name
 		t.Run(without, func(t *testing.T) {
@@ -234,6 +240,9 @@ func TestLiveWithoutHook(t *testing.T) {
 				}
 				s.ask(d, &unix.SockaddrInet4{Addr: loop4, Port: 53}, query(t, 1, "no.", 1), true)
 				s.close(u, d)
+				group := filepath.Join(root, fmt.Sprintf("goshawk-%d", time.Now().UnixNano()))
+				s.must(unix.Mkdir(group, 0o755))
+				s.must(unix.Rmdir(group))
 				pid = run(t, helper, "vfork")
 				mine = func(e event.Event) bool {
 					return e.Head().PID == uint32(pid) && e.Head().NTime >= s.began || s.mine(e)
@@ -251,7 +260,7 @@ func TestLiveWithoutHook(t *testing.T) {
 			// The server's two sockets are made by the same thread.
 			// Three forks: of ip(8), of the helper, by the helper.
 			want := map[string]int{"exec": 1, "fork": 3, "exit": 1, "dns": 1, "connect tcp": 1, "connect dgram": 1, "connect udp": 1,
-				"accept tcp": 1, "bind tcp": 1, "bind udp": 2, "listen tcp": 1, "close tcp": 2}
+				"accept tcp": 1, "bind tcp": 1, "bind udp": 2, "listen tcp": 1, "close tcp": 2, "container": 2}
 			switch without {
 			case "fork":
 				delete(want, "fork")
@@ -271,6 +280,8 @@ func TestLiveWithoutHook(t *testing.T) {
 				delete(want, "bind udp")
 			case "listen":
 				delete(want, "listen tcp")
+			case "cgroup":
+				delete(want, "container")
 			default:
 				t.Fatalf("what does hook %s tell?", without)
 			}
