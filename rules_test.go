@@ -35,6 +35,7 @@ var layers = []struct {
 	{"internal/kernel", []string{"internal/procfs"}, "what a kernel can do does not depend on what we want of it"},
 	{"internal/sensor", []string{"bpf", "internal/event", "internal/procfs"}, "sources know events and nothing above them: not the process table, the store or a rule"},
 	{"internal/audit", []string{"internal/event", "internal/procfs"}, "sources know events and nothing above them: not the process table, the store or a rule"},
+	{"internal/canary", []string{"internal/event", "internal/procfs"}, "it does things and looks whether they are told, whichever source tells and whoever carries it"},
 	{"internal/process", []string{"internal/event", "internal/schema"}, "the process table completes events of any source, and reads no file"},
 	{"internal/store", []string{"internal/event", "internal/schema"}, "the store keeps events and knows neither SQL nor tables"},
 	{"internal/table", []string{"internal/event", "internal/procfs", "internal/schema"}, "tables are read by SQL and by other tools; they reach events through event.Log"},
@@ -150,6 +151,9 @@ func TestCode(t *testing.T) {
 			switch fn := call.Fun.(type) {
 			case *ast.SelectorExpr:
 				x, _ := fn.X.(*ast.Ident)
+				if x != nil && f.dir != "internal/canary" && startsProcess(x.Name, fn.Sel.Name) {
+					t.Errorf("%s: %s.%s: only internal/canary starts a process, and that is goshawk itself: an agent that runs programs can be made to run others", f.at(n), x.Name, fn.Sel.Name)
+				}
 				if x == nil || f.ast.Name.Name == "main" {
 					break
 				}
@@ -165,6 +169,18 @@ func TestCode(t *testing.T) {
 			return true
 		})
 	}
+}
+
+// startsProcess reports whether a function of a package starts a program; os/exec is not to
+// be imported at all.
+func startsProcess(pkg, name string) bool {
+	switch pkg {
+	case "os":
+		return name == "StartProcess"
+	case "syscall", "unix":
+		return name == "ForkExec" || name == "StartProcess" || name == "Exec"
+	}
+	return false
 }
 
 // startsWithBug reports whether the text of a panic says so; one that passes on what was

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +19,8 @@ import (
 // checkOptions are the flags of check.
 type checkOptions struct {
 	sensing
-	format string
+	format   string
+	selfTest bool
 }
 
 func newCheck() *cobra.Command {
@@ -32,8 +34,13 @@ refused, or why none works; who owns the audit subsystem; and which container ru
 are here. Hooks are proved by attaching them for a moment. Nothing is kept, and a running
 agent is not disturbed.
 
+With --self-test it also does one thing of each kind (start itself, connect over loopback,
+ask a name server of its own), and proves that each is told by its hook, truly and within
+a second, and that the counters balance; else it exits with 1.
+
 The last line says what works, and what to do when nothing does.`,
 		Example: `  goshawk check
+  goshawk check --self-test
   goshawk check --format json | jq .hooks
   goshawk check --tier connect=tracepoint`,
 		Annotations: exitStatus(exitOK, exitFailed, exitUsage, exitUnsupported, exitPrivilege),
@@ -45,20 +52,21 @@ The last line says what works, and what to do when nothing does.`,
 			if err := o.check(); err != nil {
 				return err
 			}
-			return o.run(cmd.OutOrStdout())
+			return o.run(cmd.Context(), cmd.OutOrStdout())
 		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.format, "format", "text", "how to print: text or json (one object)")
+	f.BoolVar(&o.selfTest, "self-test", false, "do one thing of each kind, and prove that it is told")
 	o.flags(f)
 	return cmd
 }
 
-func (o *checkOptions) run(out io.Writer) error {
+func (o *checkOptions) run(ctx context.Context, out io.Writer) error {
 	f := procfs.At("")
 	r := report{Kernel: kernel.Probe(f, "", o.btf), Audit: kernel.ProbeAudit(f), Runtimes: kernel.Runtimes("")}
-	code := r.tryHooks(sensor.Options{FS: f, Tiers: o.forced(), BTF: o.btf})
+	code := r.tryHooks(ctx, sensor.Options{FS: f, Tiers: o.forced(), BTF: o.btf}, o.selfTest)
 	print := r.text
 	if o.format == "json" {
 		print = func(w io.Writer) error { return printJSON(w, r) }
@@ -79,6 +87,7 @@ type report struct {
 	Rings    []sensor.Ring    `json:"rings"`
 	Audit    kernel.Audit     `json:"audit"`
 	Runtimes []kernel.Runtime `json:"runtimes"`
+	SelfTest *selfTest        `json:"self_test,omitempty"`
 	Source   string           `json:"source"` // that run would choose, empty when none works
 	Result   string           `json:"result"`
 }
@@ -90,10 +99,12 @@ type hookText struct {
 	Tier    string   `json:"tier"`
 	Best    bool     `json:"best"`
 	Refused string   `json:"refused,omitempty"`
+	Silent  bool     `json:"silent,omitempty"` // what the agent did last to try it was not told
 }
 
-// tryHooks attaches every hook for a moment and returns the exit code.
-func (r *report) tryHooks(o sensor.Options) int {
+// tryHooks attaches every hook for a moment, tests them if asked to, and returns the exit
+// code.
+func (r *report) tryHooks(ctx context.Context, o sensor.Options, test bool) int {
 	r.Hooks, r.Rings = []hookText{}, []sensor.Ring{}
 	s, err := sensor.Open(o)
 	var hooks []event.Hook
@@ -101,7 +112,10 @@ func (r *report) tryHooks(o sensor.Options) int {
 	switch {
 	case err == nil:
 		hooks, r.Rings = s.Hooks(), s.Rings()
-		err = s.Close()
+		if test {
+			r.SelfTest, err = testHooks(ctx, s)
+		}
+		err = errors.Join(err, s.Close())
 	case errors.As(err, &unsupported):
 		hooks = unsupported.Hooks
 	}
@@ -137,7 +151,7 @@ func (r *report) conclude(err error) int {
 		if len(idle) > 0 {
 			r.Result += "; goshawk run goes without " + strings.Join(idle, ", ")
 		}
-		return exitOK
+		return r.concludeTest(err)
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
 		r.Result = "eBPF cannot run for this user: run goshawk check as root"
 		if unix.Geteuid() == 0 {

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/kernel"
 	"github.com/goshawk-project/goshawk/internal/sensor"
 )
@@ -152,4 +153,94 @@ func TestLiveCheckUnprivileged(t *testing.T) {
 	if !strings.HasSuffix(string(out), "\neBPF cannot run for this user: run goshawk check as root\n") {
 		t.Errorf("it says:\n%s", out)
 	}
+}
+
+// TestLiveSelfTest proves every hook of this kernel, and that a hook which is off is said
+// to be untried rather than passed.
+func TestLiveSelfTest(t *testing.T) {
+	needRoot(t)
+	r := checked(t, 0, "--self-test")
+	tried := map[string]bool{}
+	for _, x := range r.SelfTest.Trials {
+		if x.OK != (x.Skipped == "" && x.Problem == "") || x.OK && (x.Latency <= 0 || x.Latency > 1000) {
+			t.Errorf("trial %+v", x)
+		}
+		tried[x.Hook] = tried[x.Hook] || x.OK
+	}
+	for _, h := range r.Hooks {
+		if h.Tier != "" && !tried[h.Name] {
+			t.Errorf("hook %s was not proved: %+v", h.Name, r.SelfTest.Trials)
+		}
+	}
+	for _, b := range r.SelfTest.Balance {
+		if !b.OK || b.Generated == 0 {
+			t.Errorf("balance %+v", b)
+		}
+	}
+	if !regexp.MustCompile(`; self-test passed: (\d+) of \d+ things done were told$`).MatchString(r.Result) {
+		t.Errorf("result %q", r.Result)
+	}
+
+	r = checked(t, 0, "--self-test", "--tier", "dns=none")
+	for _, x := range r.SelfTest.Trials {
+		if x.OK == (x.Kind == "dns") || x.Kind == "dns" && x.Skipped != "no hook observes it" {
+			t.Errorf("without the dns hook: %+v", x)
+		}
+	}
+	if !strings.HasSuffix(r.Result, "things done were told, 1 were not tried") {
+		t.Errorf("result %q", r.Result)
+	}
+}
+
+func TestSelfTestFails(t *testing.T) {
+	told := trialText{Hook: "exec", Kind: "exec", What: "start goshawk", Latency: 12.345, OK: true}
+	silent := trialText{Hook: "dns", Kind: "dns", What: "ask", Problem: "not told within 1s"}
+	even := balanceText{Kind: "exec", Generated: 3, Delivered: 1, Filtered: 1, Lost: 1, OK: true}
+	for _, c := range []struct {
+		name string
+		test *selfTest
+		err  error
+		code int
+		want string
+	}{
+		{"not asked for", nil, nil, exitOK, "R"},
+		{"passed", &selfTest{[]trialText{told}, []balanceText{even}}, nil, exitOK, "R; self-test passed: 1 of 1 things done were told"},
+		{"silent", &selfTest{[]trialText{told, silent}, nil}, nil, exitFailed, "R; self-test failed: ask (dns) not told within 1s"},
+		{"odd", &selfTest{[]trialText{told}, []balanceText{{Kind: "exec", Generated: 3, Delivered: 2}}}, nil, exitFailed,
+			"R; self-test failed: exec: 3 generated, but 2 delivered, 0 filtered and 0 lost"},
+		{"stopped", nil, errors.New("wait for records: no"), exitFailed, "R; self-test failed: wait for records: no"},
+	} {
+		r := report{Result: "R", SelfTest: c.test}
+		check(t, c.name, []any{r.concludeTest(c.err), r.Result}, []any{c.code, c.want})
+	}
+	var out bytes.Buffer
+	skipped := trialText{Kind: "accept", What: "accept", Skipped: "no hook observes it"}
+	if err := (&selfTest{[]trialText{told, silent, skipped}, []balanceText{even}}).text(&out); err != nil {
+		t.Fatal(err)
+	}
+	check(t, "text", out.String(), ""+
+		"SELF-TEST  KIND       LATENCY    RESULT                          DONE\n"+
+		"  exec     exec       12.3 ms    ok                              start goshawk\n"+
+		"  dns      dns        -          not told within 1s              ask\n"+
+		"  -        accept     -          not tried: no hook observes it  accept\n"+
+		"BALANCE    GENERATED  DELIVERED  FILTERED                        LOST\n"+
+		"  exec     3          1          1                               1\n")
+}
+
+func TestBalanceOfCounts(t *testing.T) {
+	s := &selfTest{}
+	count := func(k event.ID, what, reason string, n uint64) event.Count {
+		return event.Count{Source: "ebpf", Kind: k, What: what, Reason: reason, N: n}
+	}
+	s.balance([]event.Count{
+		count(event.KindExec, event.Generated, "", 9), count(event.KindExec, event.Delivered, "", 5),
+		count(event.KindExec, event.Lost, "ring_full", 3), count(event.KindExec, event.Lost, "malformed", 1),
+		count(event.KindDNS, event.Generated, "", 2), count(event.KindDNS, event.Filtered, "merged", 1),
+		count(event.KindFork, event.Lost, "malformed", 1),
+	})
+	check(t, "balance", s.Balance, []balanceText{
+		{Kind: "exec", Generated: 9, Delivered: 5, Lost: 4, OK: true},
+		{Kind: "fork", Lost: 1},
+		{Kind: "dns", Generated: 2, Filtered: 1},
+	})
 }

@@ -59,6 +59,11 @@ func (r *report) text(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	if r.SelfTest != nil {
+		if err := r.SelfTest.text(w); err != nil {
+			return err
+		}
+	}
 	_, err := fmt.Fprintln(w, safe(r.Result))
 	return err
 }

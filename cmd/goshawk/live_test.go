@@ -117,6 +117,7 @@ type row struct {
 	ParentID                                             string `json:"parent_process_id"`
 	ChildID                                              string `json:"child_process_id"`
 	Args                                                 []string
+	SocketPath                                           string `json:"socket_path"`
 	Cwd                                                  string
 	Env                                                  []string
 	ExitCode                                             int    `json:"exit_code"`

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/goshawk-project/goshawk/internal/canary"
 	"github.com/goshawk-project/goshawk/internal/event"
 )
 
@@ -22,6 +23,7 @@ type runOptions struct {
 	where    string
 	env      []string
 	ringSize int
+	canary   time.Duration
 
 	expiry   int64
 	maxRows  int64
@@ -41,7 +43,11 @@ the end (Ctrl-C, SIGTERM, --duration) it prints there how many events of each ki
 saw, what was lost and why, and what it cost.
 
 --kinds chooses what is observed and kept; --where only what is printed. Losses are
-events too (kind loss), and are always printed.`,
+events too (kind loss), and are always printed.
+
+Every few minutes it does one thing of each kind itself, as goshawk check --self-test does,
+and says when a hook has gone silent: on standard error, as a loss with reason hook_silent,
+and in the table goshawk_hooks. What it does for that is not printed and not kept.`,
 		Example: `  goshawk run
   goshawk run --kinds exec,exit --duration 10s
   goshawk run --where "remote_port = 443 AND uid != 0"
@@ -68,6 +74,7 @@ events too (kind loss), and are always printed.`,
 	o.sensing.flags(f)
 	f.StringSliceVar(&o.env, "env", nil, "environment variables to keep with each exec, by NAME, with commas (default none)")
 	f.IntVar(&o.ringSize, "ring-size", 0, "bytes of each of the two kernel rings, a power of two (default 2 MiB for exec, fork and exit, 4 MiB for the others)")
+	f.DurationVar(&o.canary, "canary-interval", 5*time.Minute, "how often to try whether each hook still tells what happens; 0 is never")
 	f.Int64Var(&o.expiry, "events_expiry", 86_400, "seconds to keep events; 0 is for ever")
 	f.Int64Var(&o.maxRows, "events_max", 5_000_000, "rows to keep in each table of events; 0 is no bound")
 	f.Int64Var(&o.maxBytes, "events_max_bytes", 512<<20, "bytes that the store may take on disk; 0 is no bound")
@@ -99,6 +106,8 @@ func (o *runOptions) check() error {
 		return failf(exitUsage, "--duration: %v is before now", o.duration)
 	case o.ringSize != 0 && (o.ringSize < os.Getpagesize() || o.ringSize&(o.ringSize-1) != 0):
 		return failf(exitUsage, "--ring-size: %d is no power of two of at least %d", o.ringSize, os.Getpagesize())
+	case o.canary < 0 || o.canary > 0 && o.canary < canary.Patience:
+		return failf(exitUsage, "--canary-interval: %v is too short; use %v or more, or 0", o.canary, canary.Patience)
 	case o.expiry < 0 || o.maxRows < 0 || o.maxBytes < 0:
 		return failf(exitUsage, "--events_expiry, --events_max, --events_max_bytes: a bound is not negative")
 	}

@@ -135,7 +135,7 @@ func (h *answers) Status(ctx context.Context) ([]byte, error) {
 }
 
 func textOf(h *event.Hook) hookText {
-	text := hookText{Source: h.Source, Name: h.Name, Tier: h.Tier, Best: h.Best, Refused: h.Refused}
+	text := hookText{Source: h.Source, Name: h.Name, Tier: h.Tier, Best: h.Best, Refused: h.Refused, Silent: h.Silent}
 	for _, k := range h.Kinds {
 		text.Kinds = append(text.Kinds, k.String())
 	}

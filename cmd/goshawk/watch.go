@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/goshawk-project/goshawk/internal/agent"
+	"github.com/goshawk-project/goshawk/internal/canary"
 	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/process"
 	"github.com/goshawk-project/goshawk/internal/procfs"
@@ -27,6 +29,7 @@ type watch struct {
 	bootID    string
 	store     *store.Store
 	sensor    *sensor.Sensor
+	canary    *canary.Canary
 	proc      *procfs.Dir
 	processes *process.Table
 }
@@ -59,6 +62,7 @@ func (o *runOptions) open(ctx context.Context, warn func(string)) (w *watch, err
 	if err != nil {
 		return w, sourceError(err)
 	}
+	w.canary = canary.New(w.sensor.Hooks, w.sensor.Counts)
 	if w.proc, err = f.Open(); err != nil {
 		return w, err
 	}
@@ -126,11 +130,11 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 
 	stdout := sink.NewStream(out, sink.Options{Name: "stdout", Encode: o.encoder(out, w.processes), Filter: filter})
 	a := agent.New(agent.Options{
-		Inputs:    []agent.Input{{Name: "ebpf", Source: w.sensor, Hooks: w.sensor.Hooks, Counts: w.sensor.Counts}},
+		Inputs:    w.inputs(),
 		Processes: w.processes,
 		Store:     w.store, StoreCounts: w.store.Counts,
 		Outputs: []agent.Output{{Name: "stdout", Sink: stdout, Counts: stdout.Counts, Close: stdout.Close}},
-		BootID:  w.bootID, Peak: procfs.At("").SelfPeak, Warn: warn,
+		BootID:  w.bootID, Peak: procfs.At("").SelfPeak, Own: w.canary.Own, Warn: warn,
 	})
 
 	env := here()
@@ -156,6 +160,12 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 		case <-ctx.Done():
 		}
 	}()
+	if o.canary > 0 {
+		go w.canary.Run(ctx, o.canary, func(silent []canary.Result) { // ends with ctx
+			warn(tellSilent(silent))
+			_ = a.TellLosses(ctx) // fails when the agent has ended, which tells them too
+		})
+	}
 	fmt.Fprintln(errOut, readyLine("ebpf", w.sensor.Hooks(), &o.host))
 	summary, err := a.Run(ctx)
 	printSummary(errOut, summary)
@@ -163,6 +173,30 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 		return nil
 	}
 	return err
+}
+
+// inputs are the sources, each with what it and the canary know of it.
+func (w *watch) inputs() []agent.Input {
+	return []agent.Input{{
+		Name: "ebpf", Source: w.sensor,
+		Hooks:  func() []event.Hook { return w.canary.Mark(w.sensor.Hooks()) },
+		Counts: func() []event.Count { return append(w.sensor.Counts(), w.canary.Counts("ebpf")...) },
+	}}
+}
+
+// tellSilent says which hooks did not tell what was done to try them.
+func tellSilent(silent []canary.Result) string {
+	if len(silent) == 0 {
+		return "all hooks tell again what happens"
+	}
+	var hooks []string
+	for _, r := range silent {
+		if !slices.Contains(hooks, r.Hook) {
+			hooks = append(hooks, r.Hook)
+		}
+	}
+	return fmt.Sprintf("silent: hook %s no longer tells what happens (%s was %s): somebody may have detached its program; restart goshawk",
+		strings.Join(hooks, ", "), silent[0].What, silent[0].Problem)
 }
 
 // encoder is how events are printed.

@@ -71,6 +71,9 @@ type Options struct {
 	BootID      string
 	// Peak returns the peak resident memory of this process in bytes; nil: not known.
 	Peak func() (uint64, error)
+	// Own reports whether an event is of the agent's own making, to try its hooks: such are
+	// learnt from, but neither kept nor shown. Nil: none is.
+	Own func(event.Event) bool
 	// Warn takes a sentence for the operator; nil: nobody listens.
 	Warn func(string)
 }
@@ -105,6 +108,7 @@ type Agent struct {
 	// What follows belongs to the loop.
 	seen     [event.MaxKind + 1]uint64 // events by kind, taken in
 	repeated [event.MaxKind + 1]uint64 // exits reported twice
+	ours     [event.MaxKind + 1]uint64 // of our own making
 	batches  uint64
 	sources  []SourceStatus
 	losses   losses
@@ -114,6 +118,9 @@ type Agent struct {
 
 // New returns an agent that Run starts.
 func New(opt Options) *Agent {
+	if opt.Own == nil {
+		opt.Own = func(event.Event) bool { return false }
+	}
 	if opt.Warn == nil {
 		opt.Warn = func(string) {}
 	}
@@ -293,6 +300,10 @@ func (a *Agent) take(events []event.Event) []event.Event {
 		a.seen[kind]++
 		if !a.opt.Processes.Complete(e) {
 			a.repeated[kind]++
+			continue
+		}
+		if a.opt.Own(e) {
+			a.ours[kind]++
 			continue
 		}
 		a.opt.Store.Append(e)

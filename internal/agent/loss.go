@@ -73,6 +73,11 @@ func (a *Agent) counts() []event.Count {
 			all = append(all, event.Count{Source: "agent", Kind: event.ID(kind), What: event.Filtered, Reason: "duplicate", N: n})
 		}
 	}
+	for kind, n := range a.ours {
+		if n > 0 {
+			all = append(all, event.Count{Source: "agent", Kind: event.ID(kind), What: event.Filtered, Reason: "canary", N: n})
+		}
+	}
 	all = a.order.counts(all)
 	all = append(all, a.opt.Processes.Counts()...)
 	if a.opt.StoreCounts != nil {

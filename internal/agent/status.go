@@ -79,6 +79,10 @@ func (a *Agent) Sync(ctx context.Context) error {
 	return a.opt.Store.Commit(ctx)
 }
 
+// TellLosses sends a loss event for each counter of lost events that has grown, now
+// rather than with the next events.
+func (a *Agent) TellLosses(ctx context.Context) error { return a.do(ctx, a.tellLosses) }
+
 // Status returns the agent's present state.
 func (a *Agent) Status(ctx context.Context) (Status, error) {
 	var s Status

@@ -9,6 +9,7 @@ type Hook struct {
 	Best    bool   // no better tier was refused
 	Refused string // why better tiers (or all) were refused: "tier: reason; tier: reason"
 	Seen    uint64 // records since start
+	Silent  bool   // what the agent did last to try it was not told
 }
 
 // What a Count counts. For each source and kind, generated = delivered + filtered + lost.

@@ -91,6 +91,7 @@ func hooksTable(s Self) schema.Relation {
 			schema.Bool("best", func(h row) *bool { return &h.Best }, "1 when it is attached in the best way there is"),
 			schema.Str("refused", func(h row) *string { return &h.Refused }, "Better ways, each with the reason why it is not used"),
 			schema.Int("seen", func(h row) *uint64 { return &h.Seen }, "Records since the agent started"),
+			schema.Bool("silent", func(h row) *bool { return &h.Silent }, "1 when the agent tried it, and what it did was not told"),
 		},
 		Rows: func(ctx context.Context, q *schema.Query) ([]row, error) {
 			st, err := s.status(ctx, q)
