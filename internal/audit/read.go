@@ -1,0 +1,450 @@
+package audit
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/goshawk-project/goshawk/internal/event"
+)
+
+const (
+	// linger is how long records gather after the first has woken the reader; it bounds the
+	// delay of an event and the number of wake-ups, each of which costs more than reading.
+	linger = 10 * time.Millisecond
+	// lingerBusy is the same after a pass that found busy records or more.
+	lingerBusy = 25 * time.Millisecond
+	busy       = 256
+	// atOnce is how many records are read before events are handed on.
+	atOnce = 4096
+	// maxQueue is how many batches may wait for the agent, beside those in its channel.
+	maxQueue = 32
+
+	pollBusy = time.Second      // how often the kernel is asked for its losses, while records come,
+	pollIdle = 10 * time.Second // and whether audit is still ours, while none do
+	flushAt  = 100 * time.Millisecond
+	// takeAgain is how long somebody who wanted audit has to come for it.
+	takeAgain = time.Minute
+	// settle is how long after a change of audit's configuration our rules are looked for:
+	// who loads rules deletes all first.
+	settle   = 3 * time.Second
+	maxAdds  = 5 // times that rules are added again
+	maxDrain = 64
+	lastRead = 3 * time.Second
+)
+
+type kindCounts [event.MaxKind + 1]uint16
+
+// outgoing is a batch that the agent has not taken yet; its events are counted when it does.
+type outgoing struct {
+	batch *event.Batch
+	kinds kindCounts
+}
+
+// loop is the state of Run's goroutine.
+type loop struct {
+	out     chan<- *event.Batch
+	batch   *event.Batch
+	kinds   kindCounts // in batch
+	queue   []outgoing
+	records int    // read in this pass
+	highest uint64 // serial
+	missed  bool   // an overrun, whose extent is not known yet
+	asked   uint32 // pid of who wants to own audit, 0 nobody
+	yielded time.Time
+	polled  time.Time
+	active  time.Time // when a record last came
+	verify  time.Time // when to look for our rules; zero: no need
+	added   int       // times that rules were added again
+	off     bool      // audit was found switched off
+	lost    uint32    // the kernel's counter, as last read
+	filled  float64   // of the kernel's queue
+}
+
+func (s *Source) read(ctx context.Context, out chan<- *event.Batch) error {
+	l := &s.loop
+	l.out = out
+	l.verify = time.Time{}
+	l.polled = time.Now()
+	gather := linger
+	for ctx.Err() == nil {
+		ready, err := s.wait()
+		if err != nil {
+			return errors.Join(err, s.finish())
+		}
+		if ready && gather > 0 && ctx.Err() == nil {
+			time.Sleep(gather)
+		}
+		now := time.Now()
+		s.pressure(now)
+		l.records = 0
+		for {
+			more, err := s.pass(now)
+			if err != nil {
+				return errors.Join(err, s.finish())
+			}
+			if !more || len(l.queue) > 0 {
+				break
+			}
+			now = time.Now()
+			s.pressure(now)
+		}
+		s.decode.flush(now)
+		s.collect()
+		s.handOn()
+		s.tend(now)
+		switch {
+		case l.records >= atOnce:
+			gather = 0
+		case l.records >= busy:
+			gather = lingerBusy
+		default:
+			gather = linger
+		}
+	}
+	return s.finish()
+}
+
+// wait waits for records, the end, or the next thing to do.
+func (s *Source) wait() (ready bool, err error) {
+	l := &s.loop
+	now := time.Now()
+	next := l.polled.Add(pollIdle)
+	if now.Sub(l.active) < 2*pollBusy || s.volume.shed > 0 {
+		next = l.polled.Add(pollBusy)
+	}
+	if !l.verify.IsZero() && l.verify.Before(next) {
+		next = l.verify
+	}
+	timeout := max(0, next.Sub(now))
+	if s.decode.pending() {
+		timeout = min(timeout, flushAt)
+	}
+	if len(l.queue) > 0 {
+		timeout = min(timeout, 2*time.Millisecond)
+	}
+	fds := []unix.PollFd{{Fd: int32(s.wake), Events: unix.POLLIN}, {Fd: int32(s.r.fd), Events: unix.POLLIN}}
+	if _, err := unix.Poll(fds, int((timeout+time.Millisecond-1)/time.Millisecond)); err != nil && err != unix.EINTR {
+		return false, fmt.Errorf("wait for audit records: %w", err)
+	}
+	return fds[1].Revents != 0, nil
+}
+
+// pressure tells how full the queues are on both sides.
+func (s *Source) pressure(now time.Time) {
+	l := &s.loop
+	filled, why := max(s.r.filled(), l.filled), byBacklog
+	if q := float64(len(l.queue)) / maxQueue; q > filled {
+		filled, why = q, byQueue
+	}
+	s.volume.press(filled, why, now)
+}
+
+// pass reads up to atOnce records, and reports whether more are there.
+func (s *Source) pass(now time.Time) (more bool, err error) {
+	l := &s.loop
+	for read := 0; read < atOnce; {
+		n, err := s.r.read()
+		switch {
+		case err == unix.ENOBUFS:
+			l.missed = true
+			continue
+		case err != nil:
+			return false, fmt.Errorf("read audit records: %w", err)
+		case n == 0:
+			return false, nil
+		}
+		for i := range n {
+			s.record(i, now)
+		}
+		s.collect()
+		read += n
+		l.records += n
+		l.active = now
+	}
+	s.handOn()
+	return true, nil
+}
+
+// record takes in the i-th record of the last read.
+func (s *Source) record(i int, now time.Time) {
+	typ, data, ok := s.r.record(i)
+	switch {
+	case !ok:
+		s.broken.Add(1)
+	case typ < recUserFirst && typ != recLogin: // an answer, not a record
+	case typ == recReplace:
+		if len(data) >= 4 && binary.NativeEndian.Uint32(data) != s.self {
+			s.loop.asked = binary.NativeEndian.Uint32(data)
+		}
+	default:
+		if typ == recConfig && s.loop.verify.IsZero() {
+			s.loop.verify = now.Add(settle)
+		}
+		s.gap(data)
+		if s.volume.admit(typ, data, now) {
+			s.decode.push(typ, data, now)
+		}
+	}
+}
+
+// gap counts what an overrun has cost: events have consecutive numbers.
+func (s *Source) gap(data []byte) {
+	n := serial(data)
+	if s.loop.missed && n > 0 {
+		s.loop.missed = false
+		lost := uint64(1) // the rest of an event, at least
+		if n > s.loop.highest+1 && s.loop.highest > 0 {
+			lost = n - s.loop.highest - 1
+		}
+		s.overrun.Add(lost)
+	}
+	s.loop.highest = max(s.loop.highest, n)
+}
+
+// collect moves completed events into batches.
+func (s *Source) collect() {
+	l := &s.loop
+	for _, e := range s.decode.take() {
+		kind := e.Head().Kind
+		if len(l.queue) >= 2*maxQueue { // what press could not keep away
+			s.unqueued[kind].Add(1)
+			continue
+		}
+		if l.batch == nil {
+			l.batch = event.NewBatch()
+			l.kinds = kindCounts{}
+		}
+		event.ByID(kind).Copy(l.batch.Add(kind), e)
+		l.kinds[kind]++
+		if l.batch.Full() {
+			l.close()
+		}
+	}
+}
+
+// close queues the present batch.
+func (l *loop) close() {
+	if l.batch != nil && len(l.batch.Events) > 0 {
+		l.queue = append(l.queue, outgoing{l.batch, l.kinds})
+		l.batch = nil
+	}
+}
+
+// handOn sends what the agent takes now. It never waits: while the agent is busy records
+// are read on, and the least important are shed.
+func (s *Source) handOn() {
+	l := &s.loop
+	if len(l.queue) == 0 {
+		l.close()
+	}
+	sent := 0
+	for ; sent < len(l.queue); sent++ {
+		q := &l.queue[sent]
+		select {
+		case l.out <- q.batch:
+			s.count(&q.kinds)
+			continue
+		default:
+		}
+		break
+	}
+	l.queue = slices.Delete(l.queue, 0, sent)
+}
+
+func (s *Source) count(kinds *kindCounts) {
+	for kind, n := range kinds {
+		if n > 0 {
+			s.delivered[kind].Add(uint64(n))
+		}
+	}
+}
+
+// tend asks the kernel how things are, now and then.
+func (s *Source) tend(now time.Time) {
+	l := &s.loop
+	if l.asked != 0 {
+		s.yield(now, l.asked)
+		l.asked = 0
+	}
+	every := pollIdle
+	if now.Sub(l.active) < 2*pollBusy || s.volume.shed > 0 {
+		every = pollBusy
+	}
+	if s.how == CaseReader || now.Sub(l.polled) < every {
+		return
+	}
+	l.polled = now
+	st, err := s.c.status()
+	if err != nil {
+		return // it is asked again
+	}
+	s.countLost(&st)
+	if off := st.enabled == 0; off != l.off {
+		l.off = off
+		if off {
+			s.tell("audit was switched off (enabled 0) by somebody: nothing is seen until auditctl -e 1")
+		} else {
+			s.tell("audit was switched on again")
+		}
+	}
+	switch {
+	case s.how == CaseOwn && st.pid == 0: // it could not send to us, and gave us up
+		if err := s.register(); err != nil {
+			s.tell("audit: %v", err)
+		}
+	case s.how == CaseOwn && st.pid != s.self: // on old kernels nobody asks
+		s.yield(now, st.pid)
+	case !l.yielded.IsZero() && st.pid != 0:
+		l.yielded = time.Time{}
+	case !l.yielded.IsZero() && now.Sub(l.yielded) > takeAgain:
+		s.takeAgain(now)
+	}
+	if !l.verify.IsZero() && now.After(l.verify) {
+		l.verify = time.Time{}
+		s.checkRules()
+	}
+}
+
+func (s *Source) countLost(st *status) {
+	l := &s.loop
+	if st.lost > l.lost {
+		s.kernelLost.Add(uint64(st.lost - l.lost))
+	}
+	l.lost = st.lost // auditctl --reset-lost may have made it less
+	l.filled = 0
+	if st.backlogLimit > 0 {
+		l.filled = min(1, float64(st.backlog)/float64(st.backlogLimit))
+	}
+}
+
+// checkRules adds our rules again when somebody has removed them.
+func (s *Source) checkRules() {
+	l := &s.loop
+	if s.journal == nil || l.added >= maxAdds {
+		return
+	}
+	present, err := s.c.rules()
+	if err != nil {
+		return
+	}
+	ours := 0
+	for _, raw := range present {
+		if r, ok := parseRule(raw); ok && r.key() == Key {
+			ours++
+		}
+	}
+	if ours > 0 {
+		return
+	}
+	l.added++
+	again := "they are added again"
+	if l.added == maxAdds {
+		again = "they are added for the last time"
+	}
+	s.tell("audit: somebody removed our rules; %s", again)
+	s.install(plan(&s.opt, s.self))
+}
+
+// yield leaves audit to another process, and reads on beside it.
+func (s *Source) yield(now time.Time, to uint32) {
+	if s.how != CaseOwn {
+		return
+	}
+	who := fmt.Sprintf("process %d", to)
+	if dir, err := s.opt.FS.Open(); err == nil {
+		if o, ok := ownerOf(dir, to); ok {
+			who = o.String()
+		}
+		dir.Close()
+	}
+	s.tell("audit: %s wants to own it: goshawk takes its rules out and reads beside it", who)
+	r, err := openReader(true, s.receive())
+	if err != nil { // blind is worse than rude
+		s.tell("audit: goshawk stays its owner: it cannot read beside another: %v", err)
+		return
+	}
+	if s.journal != nil {
+		if err := s.journal.undo(s.c); err != nil {
+			s.tell("audit: %v", err)
+		}
+		s.journal = nil
+	}
+	if err := s.unregister(); err != nil {
+		s.tell("audit: %v", err)
+	}
+	s.drain(now)
+	s.r.close()
+	s.r = r
+	s.setCase(CaseBeside)
+	s.refuse(unseen(nil), CaseBeside)
+	s.loop.yielded = now
+}
+
+// takeAgain makes audit ours again, when whoever wanted it did not come.
+func (s *Source) takeAgain(now time.Time) {
+	s.loop.yielded = now
+	state, err := look(s.c, s.opt.FS)
+	if err != nil || state.Case != CaseOwn {
+		return
+	}
+	s.tell("audit has no owner: goshawk takes it again")
+	s.drain(now)
+	old := s.r
+	if err := s.own(&state); err != nil {
+		s.tell("audit: %v", err)
+		if s.r != old {
+			s.r.close()
+		}
+		s.r = old
+		s.setCase(CaseBeside)
+		return
+	}
+	s.loop.yielded = time.Time{}
+	old.close()
+}
+
+// drain reads what is left in the socket.
+func (s *Source) drain(now time.Time) {
+	for range maxDrain {
+		if more, err := s.pass(now); !more || err != nil {
+			return
+		}
+	}
+}
+
+// finish takes our rules out, and hands on what was recorded until then.
+func (s *Source) finish() error {
+	l := &s.loop
+	now := time.Now()
+	if s.journal != nil {
+		_ = deleteRules(s.c, s.journal.rules) // Close tells what goes wrong
+		// The kernel's thread sends what lies in its queue.
+		for deadline := now.Add(lastRead); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			s.drain(now)
+			st, err := s.c.status()
+			if err != nil {
+				break
+			}
+			s.countLost(&st)
+			if st.backlog == 0 && s.r.filled() == 0 {
+				break
+			}
+		}
+	}
+	s.drain(now)
+	s.decode.flush(now.Add(time.Hour)) // nothing comes any more
+	s.collect()
+	l.close()
+	for _, q := range l.queue {
+		l.out <- q.batch
+		s.count(&q.kinds)
+	}
+	l.queue = nil
+	return nil
+}

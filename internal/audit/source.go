@@ -1,0 +1,497 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/procfs"
+)
+
+// Options say what to see and how to get on with whoever else uses audit.
+type Options struct {
+	Kinds   []event.ID // nil: all. Forks are told as often as anything else: two records each
+	Watches []Watch    // files whose changes are told, when KindFile is wanted
+	// What is left out in the kernel, and costs no record: the deeds of these users, of
+	// these executables, and on files below these directories. This process always is.
+	ExcludeUIDs []uint32
+	ExcludeExes []string
+	ExcludeDirs []string
+	NoRing      bool // leave io_uring alone
+
+	StopOwner bool // end the process that owns audit (auditd) and take its place
+	WithOwner bool // add rules although there is an owner, which gets their records too
+
+	Backlog uint32             // records that may wait in the kernel, when audit is ours; 0: 8,192
+	Receive int                // bytes of room in the socket; 0: 16 MiB
+	Rates   map[string]float64 // events a second by hook, or "other"; 0 is no limit. Missing: 4,000
+
+	StateDir string // where the journal is kept
+	BootID   string
+	FS       procfs.FS
+	// Tell takes a line for the operator: what is not seen and why, what was put back. It is
+	// called by Open and by the goroutine of Run. Nil: nobody listens.
+	Tell func(string)
+}
+
+const (
+	defaultBacklog = 8192
+	// defaultReceive is what a storm of 100,000 records a second takes in a tenth of one.
+	// The kernel doubles it, and takes only what is used.
+	defaultReceive = 16 << 20
+)
+
+// Source is audit, opened.
+type Source struct {
+	opt     Options
+	self    uint32
+	c       *control
+	r       *reader
+	volume  *volume
+	decode  *decoder
+	journal *journal // nil: nothing of the kernel's is changed
+	wake    int      // eventfd that ends Run's wait
+	loop    loop     // what belongs to Run
+
+	delivered, unqueued         [event.MaxKind + 1]atomic.Uint64 // by kind
+	kernelLost, overrun, broken atomic.Uint64                    // records or events; see Counts
+
+	mu      sync.Mutex
+	how     Case     // as it is now
+	refused []string // by group: why its rules are not there, "" when they are
+
+	closed   sync.Once
+	closeErr error
+}
+
+// Open prepares to read audit, and changes no more of it than it must. The error is
+// *ErrBusy when another goshawk is at it, *Unsupported when there is nothing to read here,
+// and wraps unix.EPERM when a privilege is missing. What does not work of the rest is told.
+func Open(o Options) (*Source, error) {
+	if o.Tell == nil {
+		o.Tell = func(string) {}
+	}
+	s := &Source{opt: o, self: uint32(unix.Getpid()), wake: -1, volume: newVolume(o.Rates),
+		refused: make([]string, len(groups))}
+	s.decode = newDecoder(decoderOptions{BootID: o.BootID, Kinds: o.Kinds, Self: s.self})
+	if err := s.open(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Source) tell(format string, args ...any) { s.opt.Tell(fmt.Sprintf(format, args...)) }
+
+func (s *Source) open() error {
+	var err error
+	if s.c, err = openControl(); err != nil {
+		return absent(err)
+	}
+	if s.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return fmt.Errorf("make eventfd: %w", err)
+	}
+	if err := s.repair(); err != nil {
+		return err
+	}
+	state, err := look(s.c, s.opt.FS)
+	if err != nil {
+		return err
+	}
+	if state.busy != 0 {
+		return &ErrBusy{state.busy}
+	}
+	if len(state.stale) > 0 {
+		if err := errors.Join(deleteRules(s.c, state.stale)...); err != nil {
+			s.tell("audit: %d rules of a goshawk that is gone stay: %v", len(state.stale), err)
+		} else {
+			s.tell("audit: removed %d rules of a goshawk that is gone; its settings are not known any more, auditctl -s shows the present ones", len(state.stale))
+		}
+	}
+	if state.Case == CaseBeside && s.opt.StopOwner {
+		switch err := state.Owner.stop(s.c, s.opt.FS); err {
+		case nil:
+			s.tell("audit: stopped %s; it is not started again when goshawk ends: start it yourself", &state.Owner)
+			if state, err = look(s.c, s.opt.FS); err != nil {
+				return err
+			}
+		default:
+			s.tell("audit: %v; reading beside it", err)
+		}
+	}
+	if state.Case == CaseOwn {
+		return s.own(&state)
+	}
+	return s.beside(&state)
+}
+
+// repair undoes what an earlier run of ours left behind.
+func (s *Source) repair() error {
+	j, err := readJournal(s.journalPath())
+	if j == nil || err != nil {
+		return err
+	}
+	if j.boot != s.opt.BootID {
+		return j.remove()
+	}
+	alive, err := j.alive(s.opt.FS)
+	switch {
+	case err != nil:
+		return err
+	case alive && j.pid != s.self:
+		return &ErrBusy{j.pid}
+	}
+	if err := j.undo(s.c); err != nil {
+		return fmt.Errorf("put audit back as it was before goshawk (pid %d) was killed: %w", j.pid, err)
+	}
+	s.tell("audit: put back as it was before goshawk (pid %d) was killed", j.pid)
+	return nil
+}
+
+func (s *Source) journalPath() string { return filepath.Join(s.opt.StateDir, journalName) }
+
+// own makes audit ours, with our rules.
+func (s *Source) own(state *State) error {
+	rules := plan(&s.opt, s.self)
+	j, err := s.newJournal(rules)
+	if err != nil {
+		return err
+	}
+	now, mask := state.status, uint32(0)
+	want := func(bit uint32, value *uint32, to uint32) {
+		for _, k := range knobs {
+			if k.bit == bit && *value != to {
+				j.settings = append(j.settings, setting{k.name, *value, to})
+				*value = to
+				mask |= bit
+			}
+		}
+	}
+	want(setEnabled, &now.enabled, 1)
+	if now.failure == failPanic { // with our rules, a queue that is full would stop the machine
+		want(setFailure, &now.failure, failPrintk)
+	}
+	if limit := max(s.opt.Backlog, now.backlogLimit); s.opt.Backlog == 0 {
+		want(setBacklog, &now.backlogLimit, max(defaultBacklog, limit))
+	} else {
+		want(setBacklog, &now.backlogLimit, s.opt.Backlog)
+	}
+	if now.canSetWait() { // a reader that stalls must not stall whoever makes system calls
+		want(setBacklogWait, &now.backlogWait, 0)
+	}
+	if err := j.write(); err != nil {
+		return err
+	}
+	s.journal = j
+	r, err := openReader(false, s.receive())
+	if err != nil {
+		return err
+	}
+	s.r = r
+	if err := s.register(); err != nil {
+		return err
+	}
+	s.setCase(CaseOwn)
+	if mask != 0 {
+		if err := s.c.set(now, mask); err != nil {
+			return fmt.Errorf("set up audit: %w", err)
+		}
+	}
+	s.loop.lost = state.status.lost
+	s.install(rules)
+	if state.neverTask() {
+		s.tell("audit: the rule never,task keeps processes that start under it from being seen; auditctl -d never,task removes it")
+	}
+	if state.status.enabled == 0 {
+		s.tell("audit was off: of processes that ran before it was first switched on, system calls are not seen, only those of their children")
+	}
+	if n := now.rateLimit; n != 0 {
+		s.tell("audit: the kernel drops what is above %d records a second (auditctl -r)", n)
+	}
+	return nil
+}
+
+// register makes us the owner.
+func (s *Source) register() error {
+	if err := s.r.register(s.self); err != nil {
+		return fmt.Errorf("own audit: %w", err)
+	}
+	now, err := s.c.status()
+	if err != nil {
+		return fmt.Errorf("ask for the state of audit: %w", err)
+	}
+	if now.pid != s.self {
+		return fmt.Errorf("own audit: the kernel did not make us its owner, process %d is: %w", now.pid, unix.EEXIST)
+	}
+	return nil
+}
+
+// beside reads what is told to whoever wants it.
+func (s *Source) beside(state *State) error {
+	r, err := openReader(true, s.receive())
+	if err != nil {
+		return fmt.Errorf("read audit beside its owner (needs CAP_AUDIT_READ): %w", err)
+	}
+	s.r = r
+	s.setCase(state.Case)
+	s.loop.lost = state.status.lost
+	if state.Case == CaseBeside && s.opt.WithOwner {
+		rules := plan(&s.opt, s.self)
+		if s.journal, err = s.newJournal(rules); err != nil {
+			return err
+		}
+		if err := s.journal.write(); err != nil {
+			s.journal = nil
+			return err
+		}
+		s.tell("audit belongs to %s: reading beside it; goshawk's rules are added, so their records go to the owner, too", &state.Owner)
+		if !state.Enabled {
+			s.tell("%s", switchedOff)
+		}
+		s.install(rules)
+		return nil
+	}
+	for _, line := range state.Lines() {
+		s.tell("%s", line)
+	}
+	s.refuse(state.Unseen, state.Case)
+	return nil
+}
+
+// refuse notes which groups nothing tells of, as there are no rules of ours.
+func (s *Source) refuse(unseen []string, c Case) {
+	why := map[Case]string{CaseBeside: "audit has an owner, and no rules are added beside it",
+		CaseLocked: "audit is locked until the next boot", CaseReader: "rules need CAP_AUDIT_CONTROL"}[c]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range groups {
+		s.refused[i] = ""
+		if slices.Contains(unseen, groups[i].name) {
+			s.refused[i] = why
+		}
+	}
+}
+
+func (s *Source) newJournal(rules []rule) (*journal, error) {
+	dir, err := s.opt.FS.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	o, ok := ownerOf(dir, s.self)
+	if !ok {
+		return nil, errors.New("read our own process: it is not in /proc")
+	}
+	j := &journal{path: s.journalPath(), boot: s.opt.BootID, pid: s.self, start: o.start}
+	for i := range rules {
+		j.rules = append(j.rules, rules[i].append(nil))
+	}
+	return j, nil
+}
+
+// install adds the rules one by one, and tells of those that the kernel refuses.
+func (s *Source) install(rules []rule) {
+	refused := make([]string, len(groups))
+	works := make([]bool, len(groups))
+	for i := range rules {
+		r := &rules[i]
+		err := s.c.do(msgAddRule, r.append(nil), nil)
+		if err == unix.EINVAL && r.watch() {
+			if err = s.withoutExes(r, &s.journal.rules[i]); err == nil {
+				s.tell("audit: this kernel cannot leave out executables from what is told of %s", strings.TrimPrefix(r.what, "file "))
+			}
+		}
+		if err == nil {
+			for _, g := range r.groups {
+				works[g] = true
+			}
+			continue
+		}
+		// The kernel before 5.16 has no such list, and no way around the calls either.
+		if r.list == listRing && err == unix.EINVAL {
+			continue
+		}
+		s.tell("audit: the kernel refuses the rule for %s: %v", r.what, err)
+		for _, g := range r.groups {
+			if refused[g] == "" {
+				refused[g] = fmt.Sprintf("%s: %v", r.what, err)
+			}
+		}
+	}
+	for i := range groups {
+		switch {
+		case works[i]:
+			refused[i] = ""
+		case groups[i].free:
+		case refused[i] == "" && groups[i].name == "file":
+			refused[i] = "no file is watched"
+		case refused[i] == "":
+			refused[i] = "no rule"
+		}
+	}
+	s.mu.Lock()
+	s.refused = refused
+	s.mu.Unlock()
+}
+
+// withoutExes adds a rule again without conditions on the executable that are not equal,
+// which Linux 4.18 brought.
+func (s *Source) withoutExes(r *rule, raw *[]byte) error {
+	r.fields = slices.DeleteFunc(slices.Clone(r.fields), func(f field) bool { return f.on == onExe })
+	*raw = r.append(nil)
+	if err := s.journal.write(); err != nil {
+		return err
+	}
+	return s.c.do(msgAddRule, *raw, nil)
+}
+
+func (s *Source) receive() int {
+	if s.opt.Receive > 0 {
+		return s.opt.Receive
+	}
+	return defaultReceive
+}
+
+func (s *Source) setCase(c Case) {
+	s.mu.Lock()
+	s.how = c
+	s.mu.Unlock()
+}
+
+// Case is how audit is used now. It may change while Run runs, when another process comes
+// to own audit.
+func (s *Source) Case() Case {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.how
+}
+
+// Hooks returns one hook for each group of rules that an enabled kind needs.
+func (s *Source) Hooks() []event.Hook {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []event.Hook
+	for i := range groups {
+		g := &groups[i]
+		if !g.wanted(s.opt.Kinds) {
+			continue
+		}
+		h := event.Hook{Source: "audit", Name: g.name, Kinds: g.kinds, Refused: s.refused[i], Seen: s.volume.seen[i].Load()}
+		if h.Refused == "" {
+			h.Tier, h.Best = "audit", true
+		}
+		out = append(out, h)
+	}
+	return out
+}
+
+// Counts returns the counters of the way from the kernel to the agent.
+func (s *Source) Counts() []event.Count {
+	var out []event.Count
+	add := func(kind event.ID, what, reason string, n uint64) {
+		if n > 0 {
+			out = append(out, event.Count{Source: "audit", Kind: kind, What: what, Reason: reason, N: n})
+		}
+	}
+	for g := range s.volume.lost {
+		kind := event.ID(0)
+		if g < foreign {
+			kind = groups[g].kinds[0]
+		}
+		for r := range reasonNames {
+			add(kind, event.Lost, reasonNames[r], s.volume.lost[g][r].Load())
+		}
+	}
+	for kind := range s.delivered {
+		add(event.ID(kind), event.Delivered, "", s.delivered[kind].Load())
+		add(event.ID(kind), event.Lost, reasonNames[byQueue], s.unqueued[kind].Load())
+	}
+	// The kernel counts records, of whatever kind: it cannot say which events they were of.
+	add(0, event.Lost, reasonNames[byBacklog], s.kernelLost.Load())
+	add(0, event.Lost, "netlink_overrun", s.overrun.Load())
+	add(0, event.Lost, "malformed", s.broken.Load())
+	return append(out, s.decode.counts()...)
+}
+
+// Run sends batches of events until ctx ends; then it takes our rules out, and sends what
+// the kernel had recorded until then. It may be called once.
+func (s *Source) Run(ctx context.Context, out chan<- *event.Batch) error {
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		s.interrupt()
+		close(interrupted)
+	})
+	defer func() {
+		if !stop() { // it has begun, and must not meet a closed eventfd
+			<-interrupted
+		}
+	}()
+	return s.read(ctx, out)
+}
+
+func (s *Source) interrupt() {
+	one := [8]byte{1}
+	// Fails only when the counter is full, and then the reader is awake anyway.
+	unix.Write(s.wake, one[:])
+}
+
+// release puts audit back as it was.
+func (s *Source) release() error {
+	var errs []error
+	if s.journal != nil {
+		if err := s.journal.undo(s.c); err != nil {
+			errs = append(errs, fmt.Errorf("put audit back as it was: %w", err))
+		}
+		s.journal = nil
+	}
+	if s.Case() == CaseOwn {
+		errs = append(errs, s.unregister())
+		s.setCase(CaseNone)
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Source) unregister() error {
+	now, err := s.c.status()
+	if err != nil {
+		return fmt.Errorf("ask for the state of audit: %w", err)
+	}
+	if now.pid != s.self { // what is another's is not ours to give up
+		return nil
+	}
+	if err := s.r.register(0); err != nil {
+		return fmt.Errorf("give up audit: %w", err)
+	}
+	if now, err = s.c.status(); err != nil {
+		return fmt.Errorf("ask for the state of audit: %w", err)
+	}
+	if now.pid == s.self {
+		return errors.New("give up audit: the kernel still has us as its owner")
+	}
+	return nil
+}
+
+// Close puts audit back as it was. Run must have returned.
+func (s *Source) Close() error {
+	s.closed.Do(func() {
+		var errs []error
+		if s.c != nil {
+			errs = append(errs, s.release(), s.c.close())
+		}
+		if s.r != nil {
+			errs = append(errs, s.r.close())
+		}
+		if s.wake >= 0 {
+			errs = append(errs, unix.Close(s.wake))
+		}
+		s.closeErr = errors.Join(errs...)
+	})
+	return s.closeErr
+}
