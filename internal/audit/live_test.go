@@ -127,7 +127,7 @@ func testOptions(t testing.TB, o Options) Options {
 }
 
 // watch opens a source and runs it.
-func watch(t testing.TB, o Options) *live {
+func watch(t testing.TB, o Options, prepare ...func(s *Source)) *live {
 	t.Helper()
 	l := &live{t: t, done: make(chan error, 1)}
 	o = testOptions(t, o)
@@ -141,6 +141,9 @@ func watch(t testing.TB, o Options) *live {
 		t.Fatal(err)
 	}
 	l.s = s
+	for _, f := range prepare {
+		f(s)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
 	out := make(chan *event.Batch, 8)
@@ -238,7 +241,3 @@ func TestLiveOwn(t *testing.T) {
 	l.stop()
 	t.Logf("%s\n%v", l.lines(), l.s.Counts())
 }
-
-const roleVar = "GOSHAWK_AUDIT_TEST_ROLE"
-
-func play(string) {}

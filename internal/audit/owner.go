@@ -190,8 +190,8 @@ func ownerOf(dir *procfs.Dir, pid uint32) (Owner, bool) {
 	return o, true
 }
 
-// sort tells rules of goshawks from others. Ours say whose they are: the first that each
-// goshawk adds leaves out its own process.
+// sort tells rules of goshawks from others. Ours say whose they are: each leaves out the
+// process that added it.
 func (s *State) sort(all [][]byte, dir *procfs.Dir) {
 	var ours [][]byte
 	alive := uint32(0)
@@ -203,7 +203,7 @@ func (s *State) sort(all [][]byte, dir *procfs.Dir) {
 			continue
 		}
 		ours = append(ours, raw)
-		if f, ok := r.one(onPID); ok && f.op == equal && r.action == actNever {
+		if f, ok := r.one(onPID); ok && f.op == notEqual {
 			marked = true
 			if o, ok := ownerOf(dir, f.value); ok && o.Comm == comm(dir) && f.value != uint32(unix.Getpid()) {
 				alive = f.value

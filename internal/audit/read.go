@@ -177,7 +177,7 @@ func (s *Source) record(i int, now time.Time) {
 	switch {
 	case !ok:
 		s.broken.Add(1)
-	case typ < recUserFirst && typ != recLogin: // an answer, not a record
+	case typ < recUserFirst && typ != recLogin && typ != recUser: // an answer, not a record
 	case typ == recReplace:
 		if len(data) >= 4 && binary.NativeEndian.Uint32(data) != s.self {
 			s.loop.asked = binary.NativeEndian.Uint32(data)
@@ -285,7 +285,7 @@ func (s *Source) tend(now time.Time) {
 		return // it is asked again
 	}
 	s.countLost(&st)
-	if off := st.enabled == 0; off != l.off {
+	if off := st.enabled == 0; off != l.off && l.yielded.IsZero() {
 		l.off = off
 		if off {
 			s.tell("audit was switched off (enabled 0) by somebody: nothing is seen until auditctl -e 1")
@@ -302,7 +302,7 @@ func (s *Source) tend(now time.Time) {
 		s.yield(now, st.pid)
 	case !l.yielded.IsZero() && st.pid != 0:
 		l.yielded = time.Time{}
-	case !l.yielded.IsZero() && now.Sub(l.yielded) > takeAgain:
+	case !l.yielded.IsZero() && now.Sub(l.yielded) > s.patience:
 		s.takeAgain(now)
 	}
 	if !l.verify.IsZero() && now.After(l.verify) {
@@ -348,7 +348,9 @@ func (s *Source) checkRules() {
 		again = "they are added for the last time"
 	}
 	s.tell("audit: somebody removed our rules; %s", again)
-	s.install(plan(&s.opt, s.self))
+	if err := s.install(s.journal, s.how == CaseBeside); err != nil {
+		s.tell("audit: %v", err)
+	}
 }
 
 // yield leaves audit to another process, and reads on beside it.
@@ -424,18 +426,20 @@ func (s *Source) finish() error {
 	now := time.Now()
 	if s.journal != nil {
 		_ = deleteRules(s.c, s.journal.rules) // Close tells what goes wrong
-		// The kernel's thread sends what lies in its queue.
-		for deadline := now.Add(lastRead); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-			s.drain(now)
-			st, err := s.c.status()
-			if err != nil {
-				break
-			}
-			s.countLost(&st)
-			if st.backlog == 0 && s.r.filled() == 0 {
-				break
-			}
+	}
+	// The kernel's thread sends what lies in its queue.
+	for deadline := now.Add(lastRead); time.Now().Before(deadline); {
+		st, err := s.c.status()
+		if err != nil {
+			time.Sleep(linger)
+			break
 		}
+		s.drain(now)
+		s.countLost(&st)
+		if st.backlog == 0 && s.r.filled() == 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
 	}
 	s.drain(now)
 	s.decode.flush(now.Add(time.Hour)) // nothing comes any more

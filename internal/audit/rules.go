@@ -2,9 +2,10 @@ package audit
 
 import (
 	"encoding/binary"
-	"math/bits"
+	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/goshawk-project/goshawk/internal/event"
 )
@@ -67,13 +68,6 @@ func (m *mask) join(o *mask) {
 	for i := range m {
 		m[i] |= o[i]
 	}
-}
-
-func (m *mask) count() (n int) {
-	for _, w := range m {
-		n += bits.OnesCount32(w)
-	}
-	return n
 }
 
 // rule is one rule of the kernel, and which groups rest on it.
@@ -270,70 +264,106 @@ func (g *group) wanted(kinds []event.ID) bool {
 	})
 }
 
-// plan lists the rules for o, in the order in which they are to be added: what is left out
-// stands before what is told. Rules of equal conditions are one: each rule costs every
-// system call on the machine a look.
-func plan(o *Options, self uint32) []rule {
-	var told, ring []rule
-	add := func(rules []rule, g int, what string, list uint32, m mask, fields []field) []rule {
+// maxExcluded is how many users and executables can be left out: each is a condition of
+// every rule, of which the kernel takes 64.
+const maxExcluded = maxFields - 8
+
+// check finds what no rule can be made of.
+func (o *Options) check() error {
+	if n := len(o.ExcludeUIDs) + len(o.ExcludeExes); n > maxExcluded {
+		return fmt.Errorf("leave out %d users and executables: audit takes %d at most", n, maxExcluded)
+	}
+	paths := slices.Concat(o.ExcludeExes, o.ExcludeDirs)
+	for _, w := range o.Watches {
+		paths = append(paths, w.Path)
+	}
+	for _, p := range paths {
+		if !strings.HasPrefix(p, "/") || len(p) >= maxPath || strings.ContainsRune(p, 0) {
+			return fmt.Errorf("make an audit rule for %q: the path must be absolute and shorter than %d bytes", p, maxPath)
+		}
+	}
+	return nil
+}
+
+// plan lists the rules for o, in the order in which they are to be added. Rules of equal
+// conditions are one: each costs every system call on the machine a look. What is left out
+// is so by a condition of each rule, as far as the kernel has one: a rule of its own would
+// hide the same from the rules that others add after it.
+func plan(o *Options, self uint32, beside bool) []rule {
+	var all, told, ring []rule
+	but := o.but(self)
+	add := func(rules []rule, g int, list uint32, m mask, fields []field) []rule {
 		if m == (mask{}) {
 			return rules
 		}
+		fields = append(slices.Clip(fields), but...)
 		for i := range rules {
 			r := &rules[i]
-			if r.list == list && slices.Equal(r.fields, fields) {
+			if slices.Equal(r.fields, fields) {
 				r.mask.join(&m)
 				if !slices.Contains(r.groups, g) {
 					r.groups = append(r.groups, g)
-					r.what += "," + what
+					r.what += "," + groups[g].name
 				}
 				return rules
 			}
 		}
-		return append(rules, rule{what: what, list: list, action: actAlways, mask: m, fields: fields, groups: []int{g}})
+		return append(rules, rule{what: groups[g].name, list: list, action: actAlways, mask: m, fields: fields, groups: []int{g}})
 	}
-	threads := false
 	for g := range groups {
 		group := &groups[g]
 		if !group.wanted(o.Kinds) {
 			continue
 		}
-		threads = threads || group.name == "fork"
 		for _, a := range abis {
 			for _, p := range group.parts {
-				fields := append([]field{{onArch, equal, a.arch, ""}}, p.fields...)
-				told = add(told, g, group.name, listExit, a.mask(p.calls), fields)
+				told = add(told, g, listExit, a.mask(p.calls), append([]field{{onArch, equal, a.arch, ""}}, p.fields...))
+			}
+			if group.name == "fork" && !beside {
+				all = append(all, rule{what: "threads", list: listExit, action: actNever, mask: a.mask([]string{"clone"}),
+					fields: append([]field{{onArch, equal, a.arch, ""}, arg(0, hasBits, cloneThread)}, but...)})
 			}
 		}
 		if !o.NoRing {
-			ring = add(ring, g, group.name, listRing, ringMask(group.ring), nil)
+			ring = add(ring, g, listRing, ringMask(group.ring), nil)
 		}
-		if group.name == "file" {
-			for _, w := range o.Watches {
-				told = append(told, w.rule(o, g, self))
-				if w.Dir && !o.NoRing {
-					ring = append(ring, rule{what: "file " + w.Path, list: listRing, action: actAlways,
-						mask: ringMask(fileRing), fields: []field{{onDir, equal, 0, w.Path}}, groups: []int{g}})
-				}
+		if group.name != "file" {
+			continue
+		}
+		for _, w := range o.Watches {
+			r := w.rule()
+			r.groups, r.fields = []int{g}, append(r.fields, but...)
+			told = append(told, r)
+			if w.Dir && !o.NoRing {
+				ring = append(ring, rule{what: r.what + " by io_uring", list: listRing, action: actAlways, mask: ringMask(fileRing),
+					fields: append([]field{{onDir, equal, 0, filepath.Clean(w.Path)}}, but...), groups: []int{g}})
 			}
 		}
 	}
-	all := slices.Concat(o.exclusions(told, listExit, self), o.exclusions(ring, listRing, self))
-	if threads {
-		for _, a := range abis {
-			all = append(all, rule{what: "threads", list: listExit, action: actNever, mask: a.mask([]string{"clone"}),
-				fields: []field{{onArch, equal, a.arch, ""}, arg(0, hasBits, cloneThread)}})
-		}
-	}
-	all = slices.Concat(all, told, ring)
+	all = slices.Concat(all, o.exclusions(told, listExit, but), o.exclusions(ring, listRing, but), told, ring)
 	for i := range all {
 		all[i].fields = append(slices.Clip(all[i].fields), field{onKey, equal, 0, Key})
 	}
 	return all
 }
 
-// exclusions are the rules that leave out this process, and what o names, from rules.
-func (o *Options) exclusions(rules []rule, list, self uint32) []rule {
+// but are the conditions that leave out this process, and users and executables. The first
+// also says, as long as a rule stands, whose it is.
+func (o *Options) but(self uint32) []field {
+	out := []field{{onPID, notEqual, self, ""}}
+	for _, uid := range o.ExcludeUIDs {
+		out = append(out, field{onUID, notEqual, uid, ""})
+	}
+	if !o.exesByRule {
+		for _, exe := range o.ExcludeExes {
+			out = append(out, field{onExe, notEqual, 0, exe})
+		}
+	}
+	return out
+}
+
+// exclusions are the rules that leave out what a condition cannot.
+func (o *Options) exclusions(rules []rule, list uint32, but []field) []rule {
 	var m mask
 	for i := range rules {
 		if !rules[i].watch() {
@@ -341,61 +371,47 @@ func (o *Options) exclusions(rules []rule, list, self uint32) []rule {
 		}
 	}
 	if m == (mask{}) {
-		// A rule of ours is still needed, to say whose the others are.
-		if len(rules) == 0 || list != listExit {
-			return nil
+		return nil
+	}
+	var out []rule
+	if o.exesByRule {
+		for _, exe := range o.ExcludeExes {
+			out = append(out, rule{what: "leaving out " + exe, fields: []field{{onExe, equal, 0, exe}}})
 		}
-		m.add(int(callNamed("execve").number(abis[0])))
-	}
-	out := []rule{{what: selfRule, fields: []field{{onPID, equal, self, ""}}}}
-	for _, uid := range o.ExcludeUIDs {
-		out = append(out, rule{what: "exclude uid", fields: []field{{onUID, equal, uid, ""}}})
-	}
-	for _, exe := range o.ExcludeExes {
-		out = append(out, rule{what: "exclude " + exe, fields: []field{{onExe, equal, 0, exe}}})
 	}
 	for _, dir := range o.ExcludeDirs {
-		out = append(out, rule{what: "exclude " + dir, fields: []field{{onDir, equal, 0, dir}}})
+		out = append(out, rule{what: "leaving out " + dir, fields: []field{{onDir, equal, 0, filepath.Clean(dir)}}})
 	}
 	for i := range out {
 		out[i].list, out[i].action, out[i].mask = list, actNever, m
+		out[i].fields = append(out[i].fields, but...)
 	}
 	return out
 }
 
-// selfRule names the rule that leaves out this process. It also says, as long as it stands,
-// whose our rules are.
-const selfRule = "exclude self"
-
 // rule makes the rule of a watch. The kernel looks up rules on one file by its inode, which
-// costs other calls nothing; but it does so after the list of exclusions, which must be
-// said again. A rule on a directory stands in the list.
-func (w *Watch) rule(o *Options, g int, self uint32) rule {
+// costs other calls nothing. A rule on a directory stands in the list.
+func (w *Watch) rule() rule {
 	perm := w.Perm
 	if perm == 0 {
 		perm = PermWrite | PermAttr
 	}
 	path := filepath.Clean(w.Path)
-	r := rule{what: "file " + path, list: listExit, action: actAlways, groups: []int{g}}
-	r.fields = []field{{onPerm, equal, uint32(perm & permAll), ""}}
-	if w.Dir {
-		r.fields = append(r.fields, field{onDir, equal, 0, path})
-		for _, a := range abis {
-			m := a.mask(fileCalls)
-			r.mask.join(&m)
-		}
-		if perm&(PermRead|PermExec) != 0 {
-			r.mask = everything()
-		}
+	r := rule{what: "file " + path, list: listExit, action: actAlways,
+		fields: []field{{onPerm, equal, uint32(perm & permAll), ""}}}
+	if !w.Dir {
+		r.mask = everything()
+		r.fields = append(r.fields, field{onWatch, equal, 0, path})
 		return r
 	}
-	r.mask = everything()
-	r.fields = append(r.fields, field{onWatch, equal, 0, path}, field{onPID, notEqual, self, ""})
-	for _, uid := range o.ExcludeUIDs {
-		r.fields = append(r.fields, field{onUID, notEqual, uid, ""})
+	r.fields = append(r.fields, field{onDir, equal, 0, path})
+	if perm&(PermRead|PermExec) != 0 {
+		r.mask = everything()
+		return r
 	}
-	for _, exe := range o.ExcludeExes {
-		r.fields = append(r.fields, field{onExe, notEqual, 0, exe})
+	for _, a := range abis {
+		m := a.mask(fileCalls)
+		r.mask.join(&m)
 	}
 	return r
 }

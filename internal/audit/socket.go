@@ -21,6 +21,7 @@ const (
 	msgDelRule   = 1012
 	msgListRules = 1013
 
+	recUser      = 1005 // auditctl -m
 	recLogin     = 1006
 	recUserFirst = 1100 // records of programs: PAM, sshd, sudo …
 	recUserLast  = 1199
@@ -152,14 +153,13 @@ func (c *control) do(typ uint16, payload []byte, each func(typ uint16, data []by
 		if err != nil {
 			return err
 		}
-		for b := c.in[:n]; len(b) >= unix.NLMSG_HDRLEN; {
-			length := int(binary.NativeEndian.Uint32(b))
-			typ, seq := binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint32(b[8:])
-			if length < unix.NLMSG_HDRLEN || length > len(b) {
-				return fmt.Errorf("read audit reply: a message of %d bytes in %d", length, len(b))
+		for b := c.in[:n]; len(b) > 0; {
+			var typ uint16
+			var seq uint32
+			var data []byte
+			if typ, seq, data, b, err = nextMessage(b); err != nil {
+				return err
 			}
-			data := b[unix.NLMSG_HDRLEN:length]
-			b = b[min(len(b), (length+3)&^3):]
 			switch {
 			case seq != c.seq: // late answer to a request that was given up
 			case typ == unix.NLMSG_ERROR:
@@ -176,6 +176,19 @@ func (c *control) do(typ uint16, payload []byte, each func(typ uint16, data []by
 		}
 	}
 	return nil
+}
+
+// nextMessage takes the first netlink message off b (struct nlmsghdr, netlink(7)).
+func nextMessage(b []byte) (typ uint16, seq uint32, data, rest []byte, err error) {
+	if len(b) < unix.NLMSG_HDRLEN {
+		return 0, 0, nil, nil, fmt.Errorf("read audit reply: %d bytes, less than a header", len(b))
+	}
+	length := int64(binary.NativeEndian.Uint32(b))
+	if length < unix.NLMSG_HDRLEN || length > int64(len(b)) {
+		return 0, 0, nil, nil, fmt.Errorf("read audit reply: a message of %d bytes in %d", length, len(b))
+	}
+	return binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint32(b[8:]),
+		b[unix.NLMSG_HDRLEN:length], b[min(len(b), int(length+3)&^3):], nil
 }
 
 // receive reads one datagram into c.in.
@@ -212,7 +225,10 @@ func (c *control) status() (status, error) {
 		bad = s.parse(data)
 		return true
 	})
-	return s, errors.Join(err, bad)
+	if err == nil {
+		err = bad
+	}
+	return s, err
 }
 
 // set changes the fields of the kernel's status that mask names.

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +26,7 @@ type Options struct {
 	ExcludeExes []string
 	ExcludeDirs []string
 	NoRing      bool // leave io_uring alone
+	exesByRule  bool // the kernel has no condition for them (before 4.18)
 
 	StopOwner bool // end the process that owns audit (auditd) and take its place
 	WithOwner bool // add rules although there is an owner, which gets their records too
@@ -60,6 +61,8 @@ type Source struct {
 	journal *journal // nil: nothing of the kernel's is changed
 	wake    int      // eventfd that ends Run's wait
 	loop    loop     // what belongs to Run
+	// patience is how long somebody who asked for audit has to come for it.
+	patience time.Duration
 
 	delivered, unqueued         [event.MaxKind + 1]atomic.Uint64 // by kind
 	kernelLost, overrun, broken atomic.Uint64                    // records or events; see Counts
@@ -79,8 +82,11 @@ func Open(o Options) (*Source, error) {
 	if o.Tell == nil {
 		o.Tell = func(string) {}
 	}
+	if err := o.check(); err != nil {
+		return nil, err
+	}
 	s := &Source{opt: o, self: uint32(unix.Getpid()), wake: -1, volume: newVolume(o.Rates),
-		refused: make([]string, len(groups))}
+		refused: make([]string, len(groups)), patience: takeAgain}
 	s.decode = newDecoder(decoderOptions{BootID: o.BootID, Kinds: o.Kinds, Self: s.self})
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -98,8 +104,10 @@ func (s *Source) open() error {
 	if s.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return fmt.Errorf("make eventfd: %w", err)
 	}
-	if err := s.repair(); err != nil {
-		return err
+	if _, err := s.c.status(); err == nil { // else nothing can have been changed, nor be put back
+		if err := s.repair(); err != nil {
+			return err
+		}
 	}
 	state, err := look(s.c, s.opt.FS)
 	if err != nil {
@@ -159,8 +167,7 @@ func (s *Source) journalPath() string { return filepath.Join(s.opt.StateDir, jou
 
 // own makes audit ours, with our rules.
 func (s *Source) own(state *State) error {
-	rules := plan(&s.opt, s.self)
-	j, err := s.newJournal(rules)
+	j, err := s.newJournal()
 	if err != nil {
 		return err
 	}
@@ -205,7 +212,9 @@ func (s *Source) own(state *State) error {
 		}
 	}
 	s.loop.lost = state.status.lost
-	s.install(rules)
+	if err := s.install(j, false); err != nil {
+		return err
+	}
 	if state.neverTask() {
 		s.tell("audit: the rule never,task keeps processes that start under it from being seen; auditctl -d never,task removes it")
 	}
@@ -243,20 +252,15 @@ func (s *Source) beside(state *State) error {
 	s.setCase(state.Case)
 	s.loop.lost = state.status.lost
 	if state.Case == CaseBeside && s.opt.WithOwner {
-		rules := plan(&s.opt, s.self)
-		if s.journal, err = s.newJournal(rules); err != nil {
-			return err
-		}
-		if err := s.journal.write(); err != nil {
-			s.journal = nil
+		j, err := s.newJournal()
+		if err != nil {
 			return err
 		}
 		s.tell("audit belongs to %s: reading beside it; goshawk's rules are added, so their records go to the owner, too", &state.Owner)
 		if !state.Enabled {
 			s.tell("%s", switchedOff)
 		}
-		s.install(rules)
-		return nil
+		return s.install(j, true)
 	}
 	for _, line := range state.Lines() {
 		s.tell("%s", line)
@@ -279,7 +283,7 @@ func (s *Source) refuse(unseen []string, c Case) {
 	}
 }
 
-func (s *Source) newJournal(rules []rule) (*journal, error) {
+func (s *Source) newJournal() (*journal, error) {
 	dir, err := s.opt.FS.Open()
 	if err != nil {
 		return nil, err
@@ -289,24 +293,58 @@ func (s *Source) newJournal(rules []rule) (*journal, error) {
 	if !ok {
 		return nil, errors.New("read our own process: it is not in /proc")
 	}
-	j := &journal{path: s.journalPath(), boot: s.opt.BootID, pid: s.self, start: o.start}
+	return &journal{path: s.journalPath(), boot: s.opt.BootID, pid: s.self, start: o.start}, nil
+}
+
+// install writes the journal and adds our rules, one by one; it tells of those that the
+// kernel refuses.
+func (s *Source) install(j *journal, beside bool) error {
+	rules := s.plan(j, beside)
+	if err := j.write(); err != nil {
+		return err
+	}
+	s.journal = j
+	refused, err := s.add(rules, j)
+	if err == errNoExeCondition {
+		s.opt.exesByRule = true
+		deleteRules(s.c, j.rules)
+		rules = s.plan(j, beside)
+		if err := j.write(); err != nil {
+			return err
+		}
+		refused, _ = s.add(rules, j)
+		for _, w := range s.opt.Watches {
+			if !w.Dir {
+				s.tell("audit: this kernel cannot leave out executables from what is told of %s", w.Path)
+			}
+		}
+	}
+	s.mu.Lock()
+	s.refused = refused
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *Source) plan(j *journal, beside bool) []rule {
+	rules := plan(&s.opt, s.self, beside)
+	j.rules = j.rules[:0]
 	for i := range rules {
 		j.rules = append(j.rules, rules[i].append(nil))
 	}
-	return j, nil
+	return rules
 }
 
-// install adds the rules one by one, and tells of those that the kernel refuses.
-func (s *Source) install(rules []rule) {
+var errNoExeCondition = errors.New("no condition on executables that are not")
+
+// add adds rules. It returns for each group why nothing tells of it.
+func (s *Source) add(rules []rule, j *journal) ([]string, error) {
 	refused := make([]string, len(groups))
 	works := make([]bool, len(groups))
 	for i := range rules {
 		r := &rules[i]
-		err := s.c.do(msgAddRule, r.append(nil), nil)
-		if err == unix.EINVAL && r.watch() {
-			if err = s.withoutExes(r, &s.journal.rules[i]); err == nil {
-				s.tell("audit: this kernel cannot leave out executables from what is told of %s", strings.TrimPrefix(r.what, "file "))
-			}
+		err := s.c.do(msgAddRule, j.rules[i], nil)
+		if err == unix.EINVAL && r.action == actAlways && len(s.opt.ExcludeExes) > 0 && !s.opt.exesByRule {
+			return nil, errNoExeCondition
 		}
 		if err == nil {
 			for _, g := range r.groups {
@@ -314,7 +352,7 @@ func (s *Source) install(rules []rule) {
 			}
 			continue
 		}
-		// The kernel before 5.16 has no such list, and no way around the calls either.
+		// The kernel before 5.16 has no such list; io_uring goes past every rule there.
 		if r.list == listRing && err == unix.EINVAL {
 			continue
 		}
@@ -336,20 +374,7 @@ func (s *Source) install(rules []rule) {
 			refused[i] = "no rule"
 		}
 	}
-	s.mu.Lock()
-	s.refused = refused
-	s.mu.Unlock()
-}
-
-// withoutExes adds a rule again without conditions on the executable that are not equal,
-// which Linux 4.18 brought.
-func (s *Source) withoutExes(r *rule, raw *[]byte) error {
-	r.fields = slices.DeleteFunc(slices.Clone(r.fields), func(f field) bool { return f.on == onExe })
-	*raw = r.append(nil)
-	if err := s.journal.write(); err != nil {
-		return err
-	}
-	return s.c.do(msgAddRule, *raw, nil)
+	return refused, nil
 }
 
 func (s *Source) receive() int {
