@@ -11,7 +11,7 @@ export CGO_ENABLED := 0
 VCS := $(shell git status --porcelain >/dev/null 2>&1 && echo auto || echo false)
 
 BPF_PACKAGES := clang-19 llvm-19 libbpf-dev
-TEST_PACKAGES := iproute2 gcc libc6-dev
+TEST_PACKAGES := iproute2 gcc libc6-dev auditd
 BENCH_PACKAGES := gcc libc6-dev auditd linux-perf
 KERNEL_PACKAGES := qemu-system-x86 busybox-static cpio
 
