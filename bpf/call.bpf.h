@@ -7,7 +7,8 @@
 struct call {
 	const struct sock *sk; /* NULL: the one that fd names */
 	u64 since;	       /* 0 unknown */
-	__s64 fd;	       /* -1 unknown */
+	__s32 fd;	       /* -1 unknown */
+	u32 depth;	       /* calls below this one, which it speaks for */
 	u64 address;
 	u32 length;
 	u32 kernel; /* the address is the kernel's own copy, not user memory */
@@ -191,7 +192,7 @@ SHARED int connect_done(struct call *c, long ret)
 	sk = sock_of_call(t, c);
 	if (!sk)
 		return 0;
-	if (no_state_hook || !is_tcp(BPF_CORE_READ(sk, __sk_common.skc_family), protocol_of(sk))) {
+	if (no_state_hook || !is_tcp(sk)) {
 		u16 family = AF_INET;
 
 		/* connect(AF_UNSPEC) takes a datagram socket's peer away */
@@ -236,7 +237,7 @@ SHARED int accept_done(struct call *c, long ret)
 	if (ret < 0) {
 		if (ret == -EAGAIN || ret == -EINTR || ret == -ERESTARTSYS)
 			return 0; /* nobody was there */
-		sk = sock_of(t, c->fd);
+		sk = sock_of_call(t, c);
 		if (sk && wanted(KIND_ACCEPT))
 			emit_call(t, sk, KIND_ACCEPT, ret, c);
 		return 0;
@@ -246,7 +247,7 @@ SHARED int accept_done(struct call *c, long ret)
 	sk = sock_of_call(t, c);
 	if (!sk)
 		return 0;
-	if (!is_tcp(BPF_CORE_READ(sk, __sk_common.skc_family), protocol_of(sk))) {
+	if (!is_tcp(sk)) {
 		if (wanted(KIND_ACCEPT))
 			emit_call(t, sk, KIND_ACCEPT, 0, c);
 		return 0;
@@ -286,83 +287,252 @@ SHARED int simple_done(u16 kind, struct call *c, long ret)
 	return 0;
 }
 
-/* Tier 1: the functions of net/ below every way to call them (both widths of system call,
- * io_uring). The address is the kernel's copy, and no other system call pays.
+/* The best tiers stand on functions of net/ and security/ that the kernel calls by pointer or
+ * from another file, so that no compiler inlines them; below every way to ask (both widths of
+ * system call, io_uring), over the kernel's own copy of the address, and no other call pays.
+ * None but those of AF_UNIX waits for the peer: a kretprobe has room for a few waiting calls
+ * only, and an fexit program on a function that waits could not be taken off before 5.12.
+ *
+ * The families' own functions say how it ended, security_socket_*() when a security module
+ * has forbidden it before. (An LSM program needs what fexit needs, and knows no outcome.)
  */
-static __always_inline const struct sock *sock_of_socket(struct socket *socket)
+static __always_inline struct call call_below(const struct sock *sk, u64 address, u32 length)
 {
-	return BPF_CORE_READ(socket, sk);
+	struct call c = {.sk = sk, .fd = -1, .address = address, .length = length, .kernel = 1};
+
+	return c;
 }
 
-SEC("fexit/__sys_connect_file")
-int BPF_PROG(on_connect_fexit, struct file *file, void *address, int length, int flags, int ret)
+static __always_inline struct call call_of_socket(struct socket *socket, u64 address, u32 length)
 {
-	struct call c = {.fd = -1, .address = (u64)address, .length = length, .kernel = 1};
-	struct socket *socket = BPF_CORE_READ(file, private_data);
+	return call_below(BPF_CORE_READ(socket, sk), address, length);
+}
 
-	if ((BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+/* A socket of one path of a connection over several: its owner tells. */
+static __always_inline bool is_subflow(const struct sock *sk)
+{
+	const struct tcp_sock *t = (void *)sk;
+
+	return bpf_core_field_exists(t->is_mptcp) && is_tcp(sk) && BPF_CORE_READ(t, is_mptcp);
+}
+
+#define O_NONBLOCK 04000
+
+/* How a connect that does not wait ended: with an error, or with a SYN sent. */
+SHARED int connect_sent(struct call *c, long ret)
+{
+	const struct sock *sk = c->sk;
+
+	if (is_subflow(sk))
 		return 0;
-	c.sk = sock_of_socket(socket);
+	if (!ret && is_tcp(sk)) {
+		if (no_state_hook)
+			ret = BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_ESTABLISHED ? 0 : -EINPROGRESS;
+		else if (BPF_CORE_READ(sk, sk_socket, file, f_flags) & O_NONBLOCK)
+			ret = -EINPROGRESS;
+		else
+			return 0;
+	}
+	return connect_done(c, ret);
+}
+
+SEC("fexit/tcp_v4_connect")
+int BPF_PROG(on_connect_sent_fexit, const struct sock *sk, void *address, int length, int ret)
+{
+	struct call c = call_below(sk, (u64)address, length);
+
+	hold_cpu();
+	return release_cpu(connect_sent(&c, ret));
+}
+
+SEC("fexit/inet_dgram_connect")
+int BPF_PROG(on_connect_fexit, struct socket *socket, void *address, int length, int flags, int ret)
+{
+	struct call c = call_of_socket(socket, (u64)address, length);
+
 	hold_cpu();
 	return release_cpu(connect_done(&c, ret));
 }
 
-/* The third argument changed in 6.10, and the result stands behind the last: an accepted
- * socket tells of success itself.
- */
-static __always_inline int accepted(struct socket *new)
+/* sock_graft() joins what was accepted to its new socket, in every family. */
+static __always_inline int accepted(const struct sock *sk)
 {
-	struct call c = {.fd = -1, .kernel = 1};
+	struct call c = call_below(sk, 0, 0);
 
-	c.sk = sock_of_socket(new);
-	if (!c.sk)
-		return 0;
+	return accept_done(&c, 0);
+}
+
+SEC("fentry/security_sock_graft")
+int BPF_PROG(on_accept_fentry, const struct sock *sk)
+{
 	hold_cpu();
-	return release_cpu(accept_done(&c, 0));
+	return release_cpu(accepted(sk));
 }
 
-SEC("fexit/inet_accept")
-int BPF_PROG(on_accept_fexit_inet, struct socket *socket, struct socket *new)
+SHARED int bind_done(struct call *c, long ret)
 {
-	return accepted(new);
+	return is_subflow(c->sk) ? 0 : simple_done(KIND_BIND, c, ret);
 }
 
-SEC("fexit/unix_accept")
-int BPF_PROG(on_accept_fexit_unix, struct socket *socket, struct socket *new)
+SEC("fexit/inet_bind")
+int BPF_PROG(on_bind_fexit, struct socket *socket, void *address, int length, int ret)
 {
-	return accepted(new);
+	struct call c = call_of_socket(socket, (u64)address, length);
+
+	hold_cpu();
+	return release_cpu(bind_done(&c, ret));
 }
 
-#define ON_BIND(name)                                                                             \
-	SEC("fexit/" #name "_bind")                                                               \
-	int BPF_PROG(on_bind_fexit_##name, struct socket *socket, void *address, int length, int ret) \
-	{                                                                                         \
-		struct call c = {.fd = -1, .address = (u64)address, .length = length, .kernel = 1}; \
-                                                                                                  \
-		c.sk = sock_of_socket(socket);                                                    \
-		hold_cpu();                                                                       \
-		return release_cpu(simple_done(KIND_BIND, &c, ret));                              \
+SHARED int listen_done(struct call *c, long ret)
+{
+	return is_subflow(c->sk) ? 0 : simple_done(KIND_LISTEN, c, ret);
+}
+
+SEC("fexit/inet_listen")
+int BPF_PROG(on_listen_fexit, struct socket *socket, int backlog, int ret)
+{
+	struct call c = call_of_socket(socket, 0, 0);
+
+	hold_cpu();
+	return release_cpu(listen_done(&c, ret));
+}
+
+SEC("fexit/security_socket_connect")
+int BPF_PROG(on_connect_denied_fexit, struct socket *socket, void *address, int length, int ret)
+{
+	struct call c;
+
+	if (!ret)
+		return 0;
+	c = call_of_socket(socket, (u64)address, length);
+	hold_cpu();
+	return release_cpu(connect_done(&c, ret));
+}
+
+SEC("fexit/security_socket_accept")
+int BPF_PROG(on_accept_denied_fexit, struct socket *socket, struct socket *new, int ret)
+{
+	struct call c;
+
+	if (!ret)
+		return 0;
+	c = call_of_socket(socket, 0, 0);
+	hold_cpu();
+	return release_cpu(accept_done(&c, ret));
+}
+
+SEC("fexit/security_socket_bind")
+int BPF_PROG(on_bind_denied_fexit, struct socket *socket, void *address, int length, int ret)
+{
+	struct call c;
+
+	if (!ret)
+		return 0;
+	c = call_of_socket(socket, (u64)address, length);
+	hold_cpu();
+	return release_cpu(bind_done(&c, ret));
+}
+
+SEC("fexit/security_socket_listen")
+int BPF_PROG(on_listen_denied_fexit, struct socket *socket, int backlog, int ret)
+{
+	struct call c;
+
+	if (!ret)
+		return 0;
+	c = call_of_socket(socket, 0, 0);
+	hold_cpu();
+	return release_cpu(listen_done(&c, ret));
+}
+
+/* Tiers that see a call twice: the first look leaves the arguments for the second, by thread. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, 1); /* BPF_F_NO_PREALLOC */
+	__type(key, u32);
+	__type(value, struct call);
+} calls SEC(".maps");
+
+static __always_inline int call_begins(struct call *c, u16 kind)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+
+	if (bpf_map_update_elem(&calls, &tid, c, BPF_ANY)) {
+		COUNT(kind, generated);
+		COUNT(kind, lost_map);
+	}
+	return 0;
+}
+
+static __always_inline bool call_ends(struct call *to)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct call *c = bpf_map_lookup_elem(&calls, &tid);
+
+	if (!c)
+		return false;
+	if (c->depth) {
+		c->depth--;
+		return false;
+	}
+	*to = *c;
+	bpf_map_delete_elem(&calls, &tid);
+	return true;
+}
+
+/* The same by kprobes, where the kernel has no trampolines for BPF. A call below another, for
+ * one of its paths or of tcp_v4_connect() for an address in ::ffff:0:0/96, is part of it.
+ */
+static __always_inline int call_enters(struct call *c, u16 kind)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct call *outer = bpf_map_lookup_elem(&calls, &tid);
+	bool part = is_subflow(c->sk);
+
+	if (outer && (part || outer->sk == c->sk)) {
+		outer->depth++;
+		return 0;
+	}
+	return part ? 0 : call_begins(c, kind);
+}
+
+#define PROBE(name, kind, arguments, done)                                              \
+	SEC("kprobe/" #name)                                                            \
+	int on_##name##_kprobe(struct pt_regs *ctx)                                     \
+	{                                                                               \
+		struct call c = arguments;                                              \
+                                                                                        \
+		return call_enters(&c, kind);                                           \
+	}                                                                               \
+	SEC("kretprobe/" #name)                                                         \
+	int on_##name##_kretprobe(struct pt_regs *ctx)                                  \
+	{                                                                               \
+		struct call c;                                                          \
+		int ret = FUNC_RESULT(ctx);                                             \
+                                                                                        \
+		return call_ends(&c) ? done : 0;                                        \
 	}
 
-ON_BIND(inet)
-ON_BIND(inet6)
-ON_BIND(unix)
+#define SOCK_ARGUMENTS call_below((void *)FUNC_ARG1(ctx), FUNC_ARG2(ctx), FUNC_ARG3(ctx))
+#define SOCKET_ARGUMENTS call_of_socket((void *)FUNC_ARG1(ctx), FUNC_ARG2(ctx), FUNC_ARG3(ctx))
 
-#define ON_LISTEN(name)                                                                  \
-	SEC("fexit/" #name "_listen")                                                    \
-	int BPF_PROG(on_listen_fexit_##name, struct socket *socket, int backlog, int ret) \
-	{                                                                                \
-		struct call c = {.fd = -1, .kernel = 1};                                 \
-                                                                                         \
-		c.sk = sock_of_socket(socket);                                           \
-		hold_cpu();                                                              \
-		return release_cpu(simple_done(KIND_LISTEN, &c, ret));                   \
-	}
+PROBE(connect_sent, KIND_CONNECT, SOCK_ARGUMENTS, connect_sent(&c, ret))
+PROBE(connect, KIND_CONNECT, SOCKET_ARGUMENTS, connect_done(&c, ret))
+PROBE(bind, KIND_BIND, SOCKET_ARGUMENTS, bind_done(&c, ret))
+PROBE(listen, KIND_LISTEN, SOCKET_ARGUMENTS, listen_done(&c, ret))
+PROBE(connect_denied, KIND_CONNECT, SOCKET_ARGUMENTS, ret ? connect_done(&c, ret) : 0)
+PROBE(accept_denied, KIND_ACCEPT, SOCKET_ARGUMENTS, ret ? accept_done(&c, ret) : 0)
+PROBE(bind_denied, KIND_BIND, SOCKET_ARGUMENTS, ret ? bind_done(&c, ret) : 0)
+PROBE(listen_denied, KIND_LISTEN, SOCKET_ARGUMENTS, ret ? listen_done(&c, ret) : 0)
 
-ON_LISTEN(inet)
-ON_LISTEN(unix)
+SEC("kprobe/security_sock_graft")
+int on_accept_kprobe(struct pt_regs *ctx)
+{
+	return accepted((void *)FUNC_ARG1(ctx));
+}
 
-/* Tier 2, from 5.15: the exit alone. The registers that carried the arguments still hold
+/* System calls, from 5.15: the exit alone. The registers that carried the arguments still hold
  * them (the system call ABI keeps them), so the entry need not be watched.
  */
 static __always_inline void call_from_regs(struct call *c)
@@ -421,18 +591,9 @@ int on_listen_exit(struct trace_event_raw_sys_exit *ctx)
 	return simple_done(KIND_LISTEN, &c, ctx->ret);
 }
 
-/* Tier 3: the entry leaves the arguments for the exit, by thread. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
-	__uint(map_flags, 1); /* BPF_F_NO_PREALLOC */
-	__type(key, u32);
-	__type(value, struct call);
-} calls SEC(".maps");
-
-static __always_inline int call_begins(struct trace_event_raw_sys_enter *ctx, u16 kind)
+/* Before 5.15: the entry too. */
+static __always_inline struct call call_of_entry(struct trace_event_raw_sys_enter *ctx, u16 kind)
 {
-	u32 tid = bpf_get_current_pid_tgid();
 	struct call c = {
 		.since = bpf_ktime_get_boot_ns(),
 		.fd = (int)ctx->args[0],
@@ -443,30 +604,16 @@ static __always_inline int call_begins(struct trace_event_raw_sys_enter *ctx, u1
 		c.address = ctx->args[1];
 		c.length = (u32)ctx->args[2];
 	}
-	if (bpf_map_update_elem(&calls, &tid, &c, BPF_ANY)) {
-		COUNT(kind, generated);
-		COUNT(kind, lost_map);
-	}
-	return 0;
-}
-
-static __always_inline bool call_ends(struct call *to)
-{
-	u32 tid = bpf_get_current_pid_tgid();
-	struct call *c = bpf_map_lookup_elem(&calls, &tid);
-
-	if (!c)
-		return false;
-	*to = *c;
-	bpf_map_delete_elem(&calls, &tid);
-	return true;
+	return c;
 }
 
 #define PAIR(name, kind, done)                                            \
 	SEC("tracepoint/syscalls/sys_enter_" #name)                       \
 	int on_##name##_pair_enter(struct trace_event_raw_sys_enter *ctx) \
 	{                                                                 \
-		return call_begins(ctx, kind);                            \
+		struct call c = call_of_entry(ctx, kind);                 \
+                                                                          \
+		return call_begins(&c, kind);                             \
 	}                                                                 \
 	SEC("tracepoint/syscalls/sys_exit_" #name)                        \
 	int on_##name##_pair_exit(struct trace_event_raw_sys_exit *ctx)   \

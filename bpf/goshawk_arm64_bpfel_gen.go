@@ -192,78 +192,96 @@ type GoshawkStateBusy struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	GoshawkMapBuilds               = "builds"
-	GoshawkMapBulk                 = "bulk"
-	GoshawkMapBusy                 = "busy"
-	GoshawkMapCalls                = "calls"
-	GoshawkMapCounters             = "counters"
-	GoshawkMapCritical             = "critical"
-	GoshawkMapOwners               = "owners"
-	GoshawkMapPeers                = "peers"
-	GoshawkMapTold                 = "told"
-	GoshawkProgOnAccept4Exit       = "on_accept4_exit"
-	GoshawkProgOnAccept4PairEnter  = "on_accept4_pair_enter"
-	GoshawkProgOnAccept4PairExit   = "on_accept4_pair_exit"
-	GoshawkProgOnAcceptExit        = "on_accept_exit"
-	GoshawkProgOnAcceptFexitInet   = "on_accept_fexit_inet"
-	GoshawkProgOnAcceptFexitUnix   = "on_accept_fexit_unix"
-	GoshawkProgOnAcceptPairEnter   = "on_accept_pair_enter"
-	GoshawkProgOnAcceptPairExit    = "on_accept_pair_exit"
-	GoshawkProgOnBindExit          = "on_bind_exit"
-	GoshawkProgOnBindFexitInet     = "on_bind_fexit_inet"
-	GoshawkProgOnBindFexitInet6    = "on_bind_fexit_inet6"
-	GoshawkProgOnBindFexitUnix     = "on_bind_fexit_unix"
-	GoshawkProgOnBindPairEnter     = "on_bind_pair_enter"
-	GoshawkProgOnBindPairExit      = "on_bind_pair_exit"
-	GoshawkProgOnCgroupMkdirRawTp  = "on_cgroup_mkdir_raw_tp"
-	GoshawkProgOnCgroupMkdirTpBtf  = "on_cgroup_mkdir_tp_btf"
-	GoshawkProgOnCgroupRenameRawTp = "on_cgroup_rename_raw_tp"
-	GoshawkProgOnCgroupRenameTpBtf = "on_cgroup_rename_tp_btf"
-	GoshawkProgOnCgroupRmdirRawTp  = "on_cgroup_rmdir_raw_tp"
-	GoshawkProgOnCgroupRmdirTpBtf  = "on_cgroup_rmdir_tp_btf"
-	GoshawkProgOnConnectExit       = "on_connect_exit"
-	GoshawkProgOnConnectFexit      = "on_connect_fexit"
-	GoshawkProgOnConnectPairEnter  = "on_connect_pair_enter"
-	GoshawkProgOnConnectPairExit   = "on_connect_pair_exit"
-	GoshawkProgOnDnsEgress         = "on_dns_egress"
-	GoshawkProgOnDnsIngress        = "on_dns_ingress"
-	GoshawkProgOnExecRawTp         = "on_exec_raw_tp"
-	GoshawkProgOnExecTpBtf         = "on_exec_tp_btf"
-	GoshawkProgOnExitRawTp         = "on_exit_raw_tp"
-	GoshawkProgOnExitTpBtf         = "on_exit_tp_btf"
-	GoshawkProgOnForkRawTp         = "on_fork_raw_tp"
-	GoshawkProgOnForkTpBtf         = "on_fork_tp_btf"
-	GoshawkProgOnListenExit        = "on_listen_exit"
-	GoshawkProgOnListenFexitInet   = "on_listen_fexit_inet"
-	GoshawkProgOnListenFexitUnix   = "on_listen_fexit_unix"
-	GoshawkProgOnListenPairEnter   = "on_listen_pair_enter"
-	GoshawkProgOnListenPairExit    = "on_listen_pair_exit"
-	GoshawkProgOnSeed              = "on_seed"
-	GoshawkProgOnSendmsg4          = "on_sendmsg4"
-	GoshawkProgOnSendmsg6          = "on_sendmsg6"
-	GoshawkProgOnStateRawTp        = "on_state_raw_tp"
-	GoshawkProgOnStateRawTpSecond  = "on_state_raw_tp_second"
-	GoshawkProgOnStateTpBtf        = "on_state_tp_btf"
-	GoshawkProgOnStateTpBtfSecond  = "on_state_tp_btf_second"
-	GoshawkVarCgroupPathTold       = "cgroup_path_told"
-	GoshawkVarDnsPort              = "dns_port"
-	GoshawkVarIteratorSlot         = "iterator_slot"
-	GoshawkVarKeepCgroup           = "keep_cgroup"
-	GoshawkVarKeepCgroupOp         = "keep_cgroup_op"
-	GoshawkVarKeepDns              = "keep_dns"
-	GoshawkVarKeepExec             = "keep_exec"
-	GoshawkVarKeepExit             = "keep_exit"
-	GoshawkVarKeepFlag             = "keep_flag"
-	GoshawkVarKeepFork             = "keep_fork"
-	GoshawkVarKeepKind             = "keep_kind"
-	GoshawkVarKeepSocket           = "keep_socket"
-	GoshawkVarKinds                = "kinds"
-	GoshawkVarNoStateHook          = "no_state_hook"
-	GoshawkVarOvlMetacopy          = "ovl_metacopy"
-	GoshawkVarPreemptible          = "preemptible"
-	GoshawkVarV1Controller         = "v1_controller"
-	GoshawkVarV1Hierarchy          = "v1_hierarchy"
-	GoshawkVarWithEnv              = "with_env"
+	GoshawkMapBuilds                    = "builds"
+	GoshawkMapBulk                      = "bulk"
+	GoshawkMapBusy                      = "busy"
+	GoshawkMapCalls                     = "calls"
+	GoshawkMapCounters                  = "counters"
+	GoshawkMapCritical                  = "critical"
+	GoshawkMapOwners                    = "owners"
+	GoshawkMapPeers                     = "peers"
+	GoshawkMapTold                      = "told"
+	GoshawkProgOnAccept4Exit            = "on_accept4_exit"
+	GoshawkProgOnAccept4PairEnter       = "on_accept4_pair_enter"
+	GoshawkProgOnAccept4PairExit        = "on_accept4_pair_exit"
+	GoshawkProgOnAcceptDeniedFexit      = "on_accept_denied_fexit"
+	GoshawkProgOnAcceptDeniedKprobe     = "on_accept_denied_kprobe"
+	GoshawkProgOnAcceptDeniedKretprobe  = "on_accept_denied_kretprobe"
+	GoshawkProgOnAcceptExit             = "on_accept_exit"
+	GoshawkProgOnAcceptFentry           = "on_accept_fentry"
+	GoshawkProgOnAcceptKprobe           = "on_accept_kprobe"
+	GoshawkProgOnAcceptPairEnter        = "on_accept_pair_enter"
+	GoshawkProgOnAcceptPairExit         = "on_accept_pair_exit"
+	GoshawkProgOnBindDeniedFexit        = "on_bind_denied_fexit"
+	GoshawkProgOnBindDeniedKprobe       = "on_bind_denied_kprobe"
+	GoshawkProgOnBindDeniedKretprobe    = "on_bind_denied_kretprobe"
+	GoshawkProgOnBindExit               = "on_bind_exit"
+	GoshawkProgOnBindFexit              = "on_bind_fexit"
+	GoshawkProgOnBindKprobe             = "on_bind_kprobe"
+	GoshawkProgOnBindKretprobe          = "on_bind_kretprobe"
+	GoshawkProgOnBindPairEnter          = "on_bind_pair_enter"
+	GoshawkProgOnBindPairExit           = "on_bind_pair_exit"
+	GoshawkProgOnCgroupMkdirRawTp       = "on_cgroup_mkdir_raw_tp"
+	GoshawkProgOnCgroupMkdirTpBtf       = "on_cgroup_mkdir_tp_btf"
+	GoshawkProgOnCgroupRenameRawTp      = "on_cgroup_rename_raw_tp"
+	GoshawkProgOnCgroupRenameTpBtf      = "on_cgroup_rename_tp_btf"
+	GoshawkProgOnCgroupRmdirRawTp       = "on_cgroup_rmdir_raw_tp"
+	GoshawkProgOnCgroupRmdirTpBtf       = "on_cgroup_rmdir_tp_btf"
+	GoshawkProgOnConnectDeniedFexit     = "on_connect_denied_fexit"
+	GoshawkProgOnConnectDeniedKprobe    = "on_connect_denied_kprobe"
+	GoshawkProgOnConnectDeniedKretprobe = "on_connect_denied_kretprobe"
+	GoshawkProgOnConnectExit            = "on_connect_exit"
+	GoshawkProgOnConnectFexit           = "on_connect_fexit"
+	GoshawkProgOnConnectKprobe          = "on_connect_kprobe"
+	GoshawkProgOnConnectKretprobe       = "on_connect_kretprobe"
+	GoshawkProgOnConnectPairEnter       = "on_connect_pair_enter"
+	GoshawkProgOnConnectPairExit        = "on_connect_pair_exit"
+	GoshawkProgOnConnectSentFexit       = "on_connect_sent_fexit"
+	GoshawkProgOnConnectSentKprobe      = "on_connect_sent_kprobe"
+	GoshawkProgOnConnectSentKretprobe   = "on_connect_sent_kretprobe"
+	GoshawkProgOnDnsEgress              = "on_dns_egress"
+	GoshawkProgOnDnsIngress             = "on_dns_ingress"
+	GoshawkProgOnExecRawTp              = "on_exec_raw_tp"
+	GoshawkProgOnExecTpBtf              = "on_exec_tp_btf"
+	GoshawkProgOnExitRawTp              = "on_exit_raw_tp"
+	GoshawkProgOnExitTpBtf              = "on_exit_tp_btf"
+	GoshawkProgOnForkRawTp              = "on_fork_raw_tp"
+	GoshawkProgOnForkTpBtf              = "on_fork_tp_btf"
+	GoshawkProgOnListenDeniedFexit      = "on_listen_denied_fexit"
+	GoshawkProgOnListenDeniedKprobe     = "on_listen_denied_kprobe"
+	GoshawkProgOnListenDeniedKretprobe  = "on_listen_denied_kretprobe"
+	GoshawkProgOnListenExit             = "on_listen_exit"
+	GoshawkProgOnListenFexit            = "on_listen_fexit"
+	GoshawkProgOnListenKprobe           = "on_listen_kprobe"
+	GoshawkProgOnListenKretprobe        = "on_listen_kretprobe"
+	GoshawkProgOnListenPairEnter        = "on_listen_pair_enter"
+	GoshawkProgOnListenPairExit         = "on_listen_pair_exit"
+	GoshawkProgOnSeed                   = "on_seed"
+	GoshawkProgOnSendmsg4               = "on_sendmsg4"
+	GoshawkProgOnSendmsg6               = "on_sendmsg6"
+	GoshawkProgOnStateRawTp             = "on_state_raw_tp"
+	GoshawkProgOnStateRawTpSecond       = "on_state_raw_tp_second"
+	GoshawkProgOnStateTpBtf             = "on_state_tp_btf"
+	GoshawkProgOnStateTpBtfSecond       = "on_state_tp_btf_second"
+	GoshawkVarCgroupPathTold            = "cgroup_path_told"
+	GoshawkVarDnsPort                   = "dns_port"
+	GoshawkVarIteratorSlot              = "iterator_slot"
+	GoshawkVarKeepCgroup                = "keep_cgroup"
+	GoshawkVarKeepCgroupOp              = "keep_cgroup_op"
+	GoshawkVarKeepDns                   = "keep_dns"
+	GoshawkVarKeepExec                  = "keep_exec"
+	GoshawkVarKeepExit                  = "keep_exit"
+	GoshawkVarKeepFlag                  = "keep_flag"
+	GoshawkVarKeepFork                  = "keep_fork"
+	GoshawkVarKeepKind                  = "keep_kind"
+	GoshawkVarKeepSocket                = "keep_socket"
+	GoshawkVarKinds                     = "kinds"
+	GoshawkVarNoStateHook               = "no_state_hook"
+	GoshawkVarOvlMetacopy               = "ovl_metacopy"
+	GoshawkVarPreemptible               = "preemptible"
+	GoshawkVarV1Controller              = "v1_controller"
+	GoshawkVarV1Hierarchy               = "v1_hierarchy"
+	GoshawkVarWithEnv                   = "with_env"
 )
 
 // LoadGoshawk returns the embedded CollectionSpec for Goshawk.
@@ -308,50 +326,68 @@ type GoshawkSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type GoshawkProgramSpecs struct {
-	OnAccept4Exit       *ebpf.ProgramSpec `ebpf:"on_accept4_exit"`
-	OnAccept4PairEnter  *ebpf.ProgramSpec `ebpf:"on_accept4_pair_enter"`
-	OnAccept4PairExit   *ebpf.ProgramSpec `ebpf:"on_accept4_pair_exit"`
-	OnAcceptExit        *ebpf.ProgramSpec `ebpf:"on_accept_exit"`
-	OnAcceptFexitInet   *ebpf.ProgramSpec `ebpf:"on_accept_fexit_inet"`
-	OnAcceptFexitUnix   *ebpf.ProgramSpec `ebpf:"on_accept_fexit_unix"`
-	OnAcceptPairEnter   *ebpf.ProgramSpec `ebpf:"on_accept_pair_enter"`
-	OnAcceptPairExit    *ebpf.ProgramSpec `ebpf:"on_accept_pair_exit"`
-	OnBindExit          *ebpf.ProgramSpec `ebpf:"on_bind_exit"`
-	OnBindFexitInet     *ebpf.ProgramSpec `ebpf:"on_bind_fexit_inet"`
-	OnBindFexitInet6    *ebpf.ProgramSpec `ebpf:"on_bind_fexit_inet6"`
-	OnBindFexitUnix     *ebpf.ProgramSpec `ebpf:"on_bind_fexit_unix"`
-	OnBindPairEnter     *ebpf.ProgramSpec `ebpf:"on_bind_pair_enter"`
-	OnBindPairExit      *ebpf.ProgramSpec `ebpf:"on_bind_pair_exit"`
-	OnCgroupMkdirRawTp  *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_raw_tp"`
-	OnCgroupMkdirTpBtf  *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_tp_btf"`
-	OnCgroupRenameRawTp *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_raw_tp"`
-	OnCgroupRenameTpBtf *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_tp_btf"`
-	OnCgroupRmdirRawTp  *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_raw_tp"`
-	OnCgroupRmdirTpBtf  *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_tp_btf"`
-	OnConnectExit       *ebpf.ProgramSpec `ebpf:"on_connect_exit"`
-	OnConnectFexit      *ebpf.ProgramSpec `ebpf:"on_connect_fexit"`
-	OnConnectPairEnter  *ebpf.ProgramSpec `ebpf:"on_connect_pair_enter"`
-	OnConnectPairExit   *ebpf.ProgramSpec `ebpf:"on_connect_pair_exit"`
-	OnDnsEgress         *ebpf.ProgramSpec `ebpf:"on_dns_egress"`
-	OnDnsIngress        *ebpf.ProgramSpec `ebpf:"on_dns_ingress"`
-	OnExecRawTp         *ebpf.ProgramSpec `ebpf:"on_exec_raw_tp"`
-	OnExecTpBtf         *ebpf.ProgramSpec `ebpf:"on_exec_tp_btf"`
-	OnExitRawTp         *ebpf.ProgramSpec `ebpf:"on_exit_raw_tp"`
-	OnExitTpBtf         *ebpf.ProgramSpec `ebpf:"on_exit_tp_btf"`
-	OnForkRawTp         *ebpf.ProgramSpec `ebpf:"on_fork_raw_tp"`
-	OnForkTpBtf         *ebpf.ProgramSpec `ebpf:"on_fork_tp_btf"`
-	OnListenExit        *ebpf.ProgramSpec `ebpf:"on_listen_exit"`
-	OnListenFexitInet   *ebpf.ProgramSpec `ebpf:"on_listen_fexit_inet"`
-	OnListenFexitUnix   *ebpf.ProgramSpec `ebpf:"on_listen_fexit_unix"`
-	OnListenPairEnter   *ebpf.ProgramSpec `ebpf:"on_listen_pair_enter"`
-	OnListenPairExit    *ebpf.ProgramSpec `ebpf:"on_listen_pair_exit"`
-	OnSeed              *ebpf.ProgramSpec `ebpf:"on_seed"`
-	OnSendmsg4          *ebpf.ProgramSpec `ebpf:"on_sendmsg4"`
-	OnSendmsg6          *ebpf.ProgramSpec `ebpf:"on_sendmsg6"`
-	OnStateRawTp        *ebpf.ProgramSpec `ebpf:"on_state_raw_tp"`
-	OnStateRawTpSecond  *ebpf.ProgramSpec `ebpf:"on_state_raw_tp_second"`
-	OnStateTpBtf        *ebpf.ProgramSpec `ebpf:"on_state_tp_btf"`
-	OnStateTpBtfSecond  *ebpf.ProgramSpec `ebpf:"on_state_tp_btf_second"`
+	OnAccept4Exit            *ebpf.ProgramSpec `ebpf:"on_accept4_exit"`
+	OnAccept4PairEnter       *ebpf.ProgramSpec `ebpf:"on_accept4_pair_enter"`
+	OnAccept4PairExit        *ebpf.ProgramSpec `ebpf:"on_accept4_pair_exit"`
+	OnAcceptDeniedFexit      *ebpf.ProgramSpec `ebpf:"on_accept_denied_fexit"`
+	OnAcceptDeniedKprobe     *ebpf.ProgramSpec `ebpf:"on_accept_denied_kprobe"`
+	OnAcceptDeniedKretprobe  *ebpf.ProgramSpec `ebpf:"on_accept_denied_kretprobe"`
+	OnAcceptExit             *ebpf.ProgramSpec `ebpf:"on_accept_exit"`
+	OnAcceptFentry           *ebpf.ProgramSpec `ebpf:"on_accept_fentry"`
+	OnAcceptKprobe           *ebpf.ProgramSpec `ebpf:"on_accept_kprobe"`
+	OnAcceptPairEnter        *ebpf.ProgramSpec `ebpf:"on_accept_pair_enter"`
+	OnAcceptPairExit         *ebpf.ProgramSpec `ebpf:"on_accept_pair_exit"`
+	OnBindDeniedFexit        *ebpf.ProgramSpec `ebpf:"on_bind_denied_fexit"`
+	OnBindDeniedKprobe       *ebpf.ProgramSpec `ebpf:"on_bind_denied_kprobe"`
+	OnBindDeniedKretprobe    *ebpf.ProgramSpec `ebpf:"on_bind_denied_kretprobe"`
+	OnBindExit               *ebpf.ProgramSpec `ebpf:"on_bind_exit"`
+	OnBindFexit              *ebpf.ProgramSpec `ebpf:"on_bind_fexit"`
+	OnBindKprobe             *ebpf.ProgramSpec `ebpf:"on_bind_kprobe"`
+	OnBindKretprobe          *ebpf.ProgramSpec `ebpf:"on_bind_kretprobe"`
+	OnBindPairEnter          *ebpf.ProgramSpec `ebpf:"on_bind_pair_enter"`
+	OnBindPairExit           *ebpf.ProgramSpec `ebpf:"on_bind_pair_exit"`
+	OnCgroupMkdirRawTp       *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_raw_tp"`
+	OnCgroupMkdirTpBtf       *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_tp_btf"`
+	OnCgroupRenameRawTp      *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_raw_tp"`
+	OnCgroupRenameTpBtf      *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_tp_btf"`
+	OnCgroupRmdirRawTp       *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_raw_tp"`
+	OnCgroupRmdirTpBtf       *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_tp_btf"`
+	OnConnectDeniedFexit     *ebpf.ProgramSpec `ebpf:"on_connect_denied_fexit"`
+	OnConnectDeniedKprobe    *ebpf.ProgramSpec `ebpf:"on_connect_denied_kprobe"`
+	OnConnectDeniedKretprobe *ebpf.ProgramSpec `ebpf:"on_connect_denied_kretprobe"`
+	OnConnectExit            *ebpf.ProgramSpec `ebpf:"on_connect_exit"`
+	OnConnectFexit           *ebpf.ProgramSpec `ebpf:"on_connect_fexit"`
+	OnConnectKprobe          *ebpf.ProgramSpec `ebpf:"on_connect_kprobe"`
+	OnConnectKretprobe       *ebpf.ProgramSpec `ebpf:"on_connect_kretprobe"`
+	OnConnectPairEnter       *ebpf.ProgramSpec `ebpf:"on_connect_pair_enter"`
+	OnConnectPairExit        *ebpf.ProgramSpec `ebpf:"on_connect_pair_exit"`
+	OnConnectSentFexit       *ebpf.ProgramSpec `ebpf:"on_connect_sent_fexit"`
+	OnConnectSentKprobe      *ebpf.ProgramSpec `ebpf:"on_connect_sent_kprobe"`
+	OnConnectSentKretprobe   *ebpf.ProgramSpec `ebpf:"on_connect_sent_kretprobe"`
+	OnDnsEgress              *ebpf.ProgramSpec `ebpf:"on_dns_egress"`
+	OnDnsIngress             *ebpf.ProgramSpec `ebpf:"on_dns_ingress"`
+	OnExecRawTp              *ebpf.ProgramSpec `ebpf:"on_exec_raw_tp"`
+	OnExecTpBtf              *ebpf.ProgramSpec `ebpf:"on_exec_tp_btf"`
+	OnExitRawTp              *ebpf.ProgramSpec `ebpf:"on_exit_raw_tp"`
+	OnExitTpBtf              *ebpf.ProgramSpec `ebpf:"on_exit_tp_btf"`
+	OnForkRawTp              *ebpf.ProgramSpec `ebpf:"on_fork_raw_tp"`
+	OnForkTpBtf              *ebpf.ProgramSpec `ebpf:"on_fork_tp_btf"`
+	OnListenDeniedFexit      *ebpf.ProgramSpec `ebpf:"on_listen_denied_fexit"`
+	OnListenDeniedKprobe     *ebpf.ProgramSpec `ebpf:"on_listen_denied_kprobe"`
+	OnListenDeniedKretprobe  *ebpf.ProgramSpec `ebpf:"on_listen_denied_kretprobe"`
+	OnListenExit             *ebpf.ProgramSpec `ebpf:"on_listen_exit"`
+	OnListenFexit            *ebpf.ProgramSpec `ebpf:"on_listen_fexit"`
+	OnListenKprobe           *ebpf.ProgramSpec `ebpf:"on_listen_kprobe"`
+	OnListenKretprobe        *ebpf.ProgramSpec `ebpf:"on_listen_kretprobe"`
+	OnListenPairEnter        *ebpf.ProgramSpec `ebpf:"on_listen_pair_enter"`
+	OnListenPairExit         *ebpf.ProgramSpec `ebpf:"on_listen_pair_exit"`
+	OnSeed                   *ebpf.ProgramSpec `ebpf:"on_seed"`
+	OnSendmsg4               *ebpf.ProgramSpec `ebpf:"on_sendmsg4"`
+	OnSendmsg6               *ebpf.ProgramSpec `ebpf:"on_sendmsg6"`
+	OnStateRawTp             *ebpf.ProgramSpec `ebpf:"on_state_raw_tp"`
+	OnStateRawTpSecond       *ebpf.ProgramSpec `ebpf:"on_state_raw_tp_second"`
+	OnStateTpBtf             *ebpf.ProgramSpec `ebpf:"on_state_tp_btf"`
+	OnStateTpBtfSecond       *ebpf.ProgramSpec `ebpf:"on_state_tp_btf_second"`
 }
 
 // GoshawkMapSpecs contains maps before they are loaded into the kernel.
@@ -468,50 +504,68 @@ type GoshawkVariables struct {
 //
 // It can be passed to LoadGoshawkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type GoshawkPrograms struct {
-	OnAccept4Exit       *ebpf.Program `ebpf:"on_accept4_exit"`
-	OnAccept4PairEnter  *ebpf.Program `ebpf:"on_accept4_pair_enter"`
-	OnAccept4PairExit   *ebpf.Program `ebpf:"on_accept4_pair_exit"`
-	OnAcceptExit        *ebpf.Program `ebpf:"on_accept_exit"`
-	OnAcceptFexitInet   *ebpf.Program `ebpf:"on_accept_fexit_inet"`
-	OnAcceptFexitUnix   *ebpf.Program `ebpf:"on_accept_fexit_unix"`
-	OnAcceptPairEnter   *ebpf.Program `ebpf:"on_accept_pair_enter"`
-	OnAcceptPairExit    *ebpf.Program `ebpf:"on_accept_pair_exit"`
-	OnBindExit          *ebpf.Program `ebpf:"on_bind_exit"`
-	OnBindFexitInet     *ebpf.Program `ebpf:"on_bind_fexit_inet"`
-	OnBindFexitInet6    *ebpf.Program `ebpf:"on_bind_fexit_inet6"`
-	OnBindFexitUnix     *ebpf.Program `ebpf:"on_bind_fexit_unix"`
-	OnBindPairEnter     *ebpf.Program `ebpf:"on_bind_pair_enter"`
-	OnBindPairExit      *ebpf.Program `ebpf:"on_bind_pair_exit"`
-	OnCgroupMkdirRawTp  *ebpf.Program `ebpf:"on_cgroup_mkdir_raw_tp"`
-	OnCgroupMkdirTpBtf  *ebpf.Program `ebpf:"on_cgroup_mkdir_tp_btf"`
-	OnCgroupRenameRawTp *ebpf.Program `ebpf:"on_cgroup_rename_raw_tp"`
-	OnCgroupRenameTpBtf *ebpf.Program `ebpf:"on_cgroup_rename_tp_btf"`
-	OnCgroupRmdirRawTp  *ebpf.Program `ebpf:"on_cgroup_rmdir_raw_tp"`
-	OnCgroupRmdirTpBtf  *ebpf.Program `ebpf:"on_cgroup_rmdir_tp_btf"`
-	OnConnectExit       *ebpf.Program `ebpf:"on_connect_exit"`
-	OnConnectFexit      *ebpf.Program `ebpf:"on_connect_fexit"`
-	OnConnectPairEnter  *ebpf.Program `ebpf:"on_connect_pair_enter"`
-	OnConnectPairExit   *ebpf.Program `ebpf:"on_connect_pair_exit"`
-	OnDnsEgress         *ebpf.Program `ebpf:"on_dns_egress"`
-	OnDnsIngress        *ebpf.Program `ebpf:"on_dns_ingress"`
-	OnExecRawTp         *ebpf.Program `ebpf:"on_exec_raw_tp"`
-	OnExecTpBtf         *ebpf.Program `ebpf:"on_exec_tp_btf"`
-	OnExitRawTp         *ebpf.Program `ebpf:"on_exit_raw_tp"`
-	OnExitTpBtf         *ebpf.Program `ebpf:"on_exit_tp_btf"`
-	OnForkRawTp         *ebpf.Program `ebpf:"on_fork_raw_tp"`
-	OnForkTpBtf         *ebpf.Program `ebpf:"on_fork_tp_btf"`
-	OnListenExit        *ebpf.Program `ebpf:"on_listen_exit"`
-	OnListenFexitInet   *ebpf.Program `ebpf:"on_listen_fexit_inet"`
-	OnListenFexitUnix   *ebpf.Program `ebpf:"on_listen_fexit_unix"`
-	OnListenPairEnter   *ebpf.Program `ebpf:"on_listen_pair_enter"`
-	OnListenPairExit    *ebpf.Program `ebpf:"on_listen_pair_exit"`
-	OnSeed              *ebpf.Program `ebpf:"on_seed"`
-	OnSendmsg4          *ebpf.Program `ebpf:"on_sendmsg4"`
-	OnSendmsg6          *ebpf.Program `ebpf:"on_sendmsg6"`
-	OnStateRawTp        *ebpf.Program `ebpf:"on_state_raw_tp"`
-	OnStateRawTpSecond  *ebpf.Program `ebpf:"on_state_raw_tp_second"`
-	OnStateTpBtf        *ebpf.Program `ebpf:"on_state_tp_btf"`
-	OnStateTpBtfSecond  *ebpf.Program `ebpf:"on_state_tp_btf_second"`
+	OnAccept4Exit            *ebpf.Program `ebpf:"on_accept4_exit"`
+	OnAccept4PairEnter       *ebpf.Program `ebpf:"on_accept4_pair_enter"`
+	OnAccept4PairExit        *ebpf.Program `ebpf:"on_accept4_pair_exit"`
+	OnAcceptDeniedFexit      *ebpf.Program `ebpf:"on_accept_denied_fexit"`
+	OnAcceptDeniedKprobe     *ebpf.Program `ebpf:"on_accept_denied_kprobe"`
+	OnAcceptDeniedKretprobe  *ebpf.Program `ebpf:"on_accept_denied_kretprobe"`
+	OnAcceptExit             *ebpf.Program `ebpf:"on_accept_exit"`
+	OnAcceptFentry           *ebpf.Program `ebpf:"on_accept_fentry"`
+	OnAcceptKprobe           *ebpf.Program `ebpf:"on_accept_kprobe"`
+	OnAcceptPairEnter        *ebpf.Program `ebpf:"on_accept_pair_enter"`
+	OnAcceptPairExit         *ebpf.Program `ebpf:"on_accept_pair_exit"`
+	OnBindDeniedFexit        *ebpf.Program `ebpf:"on_bind_denied_fexit"`
+	OnBindDeniedKprobe       *ebpf.Program `ebpf:"on_bind_denied_kprobe"`
+	OnBindDeniedKretprobe    *ebpf.Program `ebpf:"on_bind_denied_kretprobe"`
+	OnBindExit               *ebpf.Program `ebpf:"on_bind_exit"`
+	OnBindFexit              *ebpf.Program `ebpf:"on_bind_fexit"`
+	OnBindKprobe             *ebpf.Program `ebpf:"on_bind_kprobe"`
+	OnBindKretprobe          *ebpf.Program `ebpf:"on_bind_kretprobe"`
+	OnBindPairEnter          *ebpf.Program `ebpf:"on_bind_pair_enter"`
+	OnBindPairExit           *ebpf.Program `ebpf:"on_bind_pair_exit"`
+	OnCgroupMkdirRawTp       *ebpf.Program `ebpf:"on_cgroup_mkdir_raw_tp"`
+	OnCgroupMkdirTpBtf       *ebpf.Program `ebpf:"on_cgroup_mkdir_tp_btf"`
+	OnCgroupRenameRawTp      *ebpf.Program `ebpf:"on_cgroup_rename_raw_tp"`
+	OnCgroupRenameTpBtf      *ebpf.Program `ebpf:"on_cgroup_rename_tp_btf"`
+	OnCgroupRmdirRawTp       *ebpf.Program `ebpf:"on_cgroup_rmdir_raw_tp"`
+	OnCgroupRmdirTpBtf       *ebpf.Program `ebpf:"on_cgroup_rmdir_tp_btf"`
+	OnConnectDeniedFexit     *ebpf.Program `ebpf:"on_connect_denied_fexit"`
+	OnConnectDeniedKprobe    *ebpf.Program `ebpf:"on_connect_denied_kprobe"`
+	OnConnectDeniedKretprobe *ebpf.Program `ebpf:"on_connect_denied_kretprobe"`
+	OnConnectExit            *ebpf.Program `ebpf:"on_connect_exit"`
+	OnConnectFexit           *ebpf.Program `ebpf:"on_connect_fexit"`
+	OnConnectKprobe          *ebpf.Program `ebpf:"on_connect_kprobe"`
+	OnConnectKretprobe       *ebpf.Program `ebpf:"on_connect_kretprobe"`
+	OnConnectPairEnter       *ebpf.Program `ebpf:"on_connect_pair_enter"`
+	OnConnectPairExit        *ebpf.Program `ebpf:"on_connect_pair_exit"`
+	OnConnectSentFexit       *ebpf.Program `ebpf:"on_connect_sent_fexit"`
+	OnConnectSentKprobe      *ebpf.Program `ebpf:"on_connect_sent_kprobe"`
+	OnConnectSentKretprobe   *ebpf.Program `ebpf:"on_connect_sent_kretprobe"`
+	OnDnsEgress              *ebpf.Program `ebpf:"on_dns_egress"`
+	OnDnsIngress             *ebpf.Program `ebpf:"on_dns_ingress"`
+	OnExecRawTp              *ebpf.Program `ebpf:"on_exec_raw_tp"`
+	OnExecTpBtf              *ebpf.Program `ebpf:"on_exec_tp_btf"`
+	OnExitRawTp              *ebpf.Program `ebpf:"on_exit_raw_tp"`
+	OnExitTpBtf              *ebpf.Program `ebpf:"on_exit_tp_btf"`
+	OnForkRawTp              *ebpf.Program `ebpf:"on_fork_raw_tp"`
+	OnForkTpBtf              *ebpf.Program `ebpf:"on_fork_tp_btf"`
+	OnListenDeniedFexit      *ebpf.Program `ebpf:"on_listen_denied_fexit"`
+	OnListenDeniedKprobe     *ebpf.Program `ebpf:"on_listen_denied_kprobe"`
+	OnListenDeniedKretprobe  *ebpf.Program `ebpf:"on_listen_denied_kretprobe"`
+	OnListenExit             *ebpf.Program `ebpf:"on_listen_exit"`
+	OnListenFexit            *ebpf.Program `ebpf:"on_listen_fexit"`
+	OnListenKprobe           *ebpf.Program `ebpf:"on_listen_kprobe"`
+	OnListenKretprobe        *ebpf.Program `ebpf:"on_listen_kretprobe"`
+	OnListenPairEnter        *ebpf.Program `ebpf:"on_listen_pair_enter"`
+	OnListenPairExit         *ebpf.Program `ebpf:"on_listen_pair_exit"`
+	OnSeed                   *ebpf.Program `ebpf:"on_seed"`
+	OnSendmsg4               *ebpf.Program `ebpf:"on_sendmsg4"`
+	OnSendmsg6               *ebpf.Program `ebpf:"on_sendmsg6"`
+	OnStateRawTp             *ebpf.Program `ebpf:"on_state_raw_tp"`
+	OnStateRawTpSecond       *ebpf.Program `ebpf:"on_state_raw_tp_second"`
+	OnStateTpBtf             *ebpf.Program `ebpf:"on_state_tp_btf"`
+	OnStateTpBtfSecond       *ebpf.Program `ebpf:"on_state_tp_btf_second"`
 }
 
 func (p *GoshawkPrograms) Close() error {
@@ -519,15 +573,21 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnAccept4Exit,
 		p.OnAccept4PairEnter,
 		p.OnAccept4PairExit,
+		p.OnAcceptDeniedFexit,
+		p.OnAcceptDeniedKprobe,
+		p.OnAcceptDeniedKretprobe,
 		p.OnAcceptExit,
-		p.OnAcceptFexitInet,
-		p.OnAcceptFexitUnix,
+		p.OnAcceptFentry,
+		p.OnAcceptKprobe,
 		p.OnAcceptPairEnter,
 		p.OnAcceptPairExit,
+		p.OnBindDeniedFexit,
+		p.OnBindDeniedKprobe,
+		p.OnBindDeniedKretprobe,
 		p.OnBindExit,
-		p.OnBindFexitInet,
-		p.OnBindFexitInet6,
-		p.OnBindFexitUnix,
+		p.OnBindFexit,
+		p.OnBindKprobe,
+		p.OnBindKretprobe,
 		p.OnBindPairEnter,
 		p.OnBindPairExit,
 		p.OnCgroupMkdirRawTp,
@@ -536,10 +596,18 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnCgroupRenameTpBtf,
 		p.OnCgroupRmdirRawTp,
 		p.OnCgroupRmdirTpBtf,
+		p.OnConnectDeniedFexit,
+		p.OnConnectDeniedKprobe,
+		p.OnConnectDeniedKretprobe,
 		p.OnConnectExit,
 		p.OnConnectFexit,
+		p.OnConnectKprobe,
+		p.OnConnectKretprobe,
 		p.OnConnectPairEnter,
 		p.OnConnectPairExit,
+		p.OnConnectSentFexit,
+		p.OnConnectSentKprobe,
+		p.OnConnectSentKretprobe,
 		p.OnDnsEgress,
 		p.OnDnsIngress,
 		p.OnExecRawTp,
@@ -548,9 +616,13 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnExitTpBtf,
 		p.OnForkRawTp,
 		p.OnForkTpBtf,
+		p.OnListenDeniedFexit,
+		p.OnListenDeniedKprobe,
+		p.OnListenDeniedKretprobe,
 		p.OnListenExit,
-		p.OnListenFexitInet,
-		p.OnListenFexitUnix,
+		p.OnListenFexit,
+		p.OnListenKprobe,
+		p.OnListenKretprobe,
 		p.OnListenPairEnter,
 		p.OnListenPairExit,
 		p.OnSeed,

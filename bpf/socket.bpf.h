@@ -78,11 +78,6 @@ struct {
 
 #define TOLD_NS 1000000000 /* a caller learns of the failure sooner than that */
 
-static __always_inline bool is_tcp(u16 family, u16 protocol)
-{
-	return protocol == IPPROTO_TCP && (family == AF_INET || family == AF_INET6);
-}
-
 static __always_inline u16 protocol_of(const struct sock *sk)
 {
 	if (bpf_core_field_size(sk->sk_protocol) == 2)
@@ -95,6 +90,13 @@ static __always_inline u16 type_of(const struct sock *sk)
 	if (bpf_core_field_size(sk->sk_protocol) == 2)
 		return BPF_CORE_READ(sk, sk_type);
 	return BPF_CORE_READ_BITFIELD_PROBED((struct sock___before_5_6 *)sk, sk_type);
+}
+
+static __always_inline bool is_tcp(const struct sock *sk)
+{
+	u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	return (family == AF_INET || family == AF_INET6) && protocol_of(sk) == IPPROTO_TCP && type_of(sk) == SOCK_STREAM;
 }
 
 /* fill_sock writes what the socket itself knows; the head and result are the caller's. */

@@ -107,6 +107,7 @@ struct path {
 struct file {
 	struct path f_path;
 	struct inode *f_inode;
+	unsigned int f_flags;
 	void *private_data;
 };
 
@@ -270,6 +271,7 @@ struct sock {
 	u16 sk_type;
 	u16 sk_protocol;
 	int sk_err;
+	struct socket *sk_socket;
 };
 /* Before 5.6 type and protocol were bit fields of one word. */
 struct sock___before_5_6 {
@@ -286,6 +288,7 @@ struct tcp_sock {
 	u64 bytes_received;
 	u64 bytes_sent;
 	u64 bytes_retrans;
+	bool is_mptcp;
 };
 
 struct sockaddr_un {
@@ -303,13 +306,18 @@ struct unix_sock {
 
 struct socket {
 	short type;
+	struct file *file;
 	struct sock *sk;
 };
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long di, si, dx;
+	unsigned long di, si, dx, ax;
 };
+#define FUNC_ARG1(r) ((r)->di)
+#define FUNC_ARG2(r) ((r)->si)
+#define FUNC_ARG3(r) ((r)->dx)
+#define FUNC_RESULT(r) ((r)->ax)
 #define CALL_ARG1(r) BPF_CORE_READ(r, di)
 #define CALL_ARG2(r) BPF_CORE_READ(r, si)
 #define CALL_ARG3(r) BPF_CORE_READ(r, dx)
@@ -318,6 +326,10 @@ struct pt_regs {
 	u64 regs[31];
 	u64 orig_x0;
 };
+#define FUNC_ARG1(r) ((r)->regs[0])
+#define FUNC_ARG2(r) ((r)->regs[1])
+#define FUNC_ARG3(r) ((r)->regs[2])
+#define FUNC_RESULT(r) ((r)->regs[0])
 #define CALL_ARG1(r) BPF_CORE_READ(r, orig_x0)
 #define CALL_ARG2(r) BPF_CORE_READ(r, regs[1])
 #define CALL_ARG3(r) BPF_CORE_READ(r, regs[2])

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -15,10 +17,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A tier is one way to attach a hook: programs that are attached all or none.
+// A tier is one way to attach a hook: programs that are attached all or none. An entry is
+// the name of a program, or program@function where it is attached to another function of the
+// kernel than its section names; a function with ? may be absent from a kernel.
 type tier struct {
 	name     string
 	programs []string
+}
+
+// place is where one entry of a tier is attached.
+type place struct {
+	entry, program string
+	function       string // "" for what the section says
+	optional       bool
+}
+
+func placeOf(entry string) place {
+	program, function, _ := strings.Cut(entry, "@")
+	name, optional := strings.CutSuffix(function, "?")
+	return place{entry: entry, program: program, function: name, optional: optional}
 }
 
 // standIn reports whether the second program acts for the first when that is under way
@@ -54,23 +71,41 @@ var hooks = []hook{
 		{"raw_tp", []string{"on_state_raw_tp", "on_state_raw_tp_second"}},
 	}},
 	{"connect", []event.ID{event.KindConnect}, []tier{
-		{"fexit", []string{"on_connect_fexit"}},
+		{"fexit", slices.Concat(
+			each("on_connect_sent_fexit", "tcp_v4_connect", "tcp_v6_connect", "mptcp_connect?"),
+			each("on_connect_fexit", "inet_dgram_connect", "unix_stream_connect", "unix_dgram_connect", "mptcp_stream_connect?"),
+			each("on_connect_denied_fexit", "security_socket_connect"))},
+		{"kprobe", slices.Concat(
+			both("on_connect_sent", "tcp_v4_connect", "tcp_v6_connect", "mptcp_connect?"),
+			both("on_connect", "inet_dgram_connect", "unix_stream_connect", "unix_dgram_connect", "mptcp_stream_connect?"),
+			both("on_connect_denied", "security_socket_connect"))},
 		{"tracepoint", []string{"on_connect_exit"}},
 		{"tracepoint_pair", []string{"on_connect_pair_enter", "on_connect_pair_exit"}},
 	}},
 	{"accept", []event.ID{event.KindAccept, event.KindClose}, []tier{
-		{"fexit", []string{"on_accept_fexit_inet", "on_accept_fexit_unix"}},
+		{"fexit", []string{"on_accept_fentry", "on_accept_denied_fexit"}},
+		{"kprobe", slices.Concat([]string{"on_accept_kprobe"}, both("on_accept_denied", "security_socket_accept"))},
 		{"tracepoint", []string{"on_accept_exit", "on_accept4_exit"}},
 		{"tracepoint_pair", []string{"on_accept_pair_enter", "on_accept_pair_exit",
 			"on_accept4_pair_enter", "on_accept4_pair_exit"}},
 	}},
 	{"bind", []event.ID{event.KindBind}, []tier{
-		{"fexit", []string{"on_bind_fexit_inet", "on_bind_fexit_inet6", "on_bind_fexit_unix"}},
+		{"fexit", slices.Concat(
+			each("on_bind_fexit", "inet_bind", "inet6_bind", "unix_bind", "mptcp_bind?"),
+			each("on_bind_denied_fexit", "security_socket_bind"))},
+		{"kprobe", slices.Concat(
+			both("on_bind", "inet_bind", "inet6_bind", "unix_bind", "mptcp_bind?"),
+			both("on_bind_denied", "security_socket_bind"))},
 		{"tracepoint", []string{"on_bind_exit"}},
 		{"tracepoint_pair", []string{"on_bind_pair_enter", "on_bind_pair_exit"}},
 	}},
 	{"listen", []event.ID{event.KindListen}, []tier{
-		{"fexit", []string{"on_listen_fexit_inet", "on_listen_fexit_unix"}},
+		{"fexit", slices.Concat(
+			each("on_listen_fexit", "inet_listen", "unix_listen", "mptcp_listen?"),
+			each("on_listen_denied_fexit", "security_socket_listen"))},
+		{"kprobe", slices.Concat(
+			both("on_listen", "inet_listen", "unix_listen", "mptcp_listen?"),
+			both("on_listen_denied", "security_socket_listen"))},
 		{"tracepoint", []string{"on_listen_exit"}},
 		{"tracepoint_pair", []string{"on_listen_pair_enter", "on_listen_pair_exit"}},
 	}},
@@ -84,6 +119,24 @@ var hooks = []hook{
 		{"tp_btf", []string{"on_cgroup_mkdir_tp_btf", "on_cgroup_rmdir_tp_btf", "on_cgroup_rename_tp_btf"}},
 		{"raw_tp", []string{"on_cgroup_mkdir_raw_tp", "on_cgroup_rmdir_raw_tp", "on_cgroup_rename_raw_tp"}},
 	}},
+}
+
+// each attaches one program to several functions.
+func each(program string, functions ...string) []string {
+	var out []string
+	for _, f := range functions {
+		out = append(out, program+"@"+f)
+	}
+	return out
+}
+
+// both attaches a kprobe to the entry and a kretprobe to the return of each function.
+func both(name string, functions ...string) []string {
+	var out []string
+	for _, f := range functions {
+		out = append(out, name+"_kprobe@"+f, name+"_kretprobe@"+f)
+	}
+	return out
 }
 
 // attached is a hook as it is on this kernel.
@@ -157,24 +210,37 @@ type loader struct {
 	tracefs *tracefs
 }
 
-// load loads the programs called names, over the maps that are there.
-func (l *loader) load(names ...string) (*ebpf.Collection, error) {
+// load loads the programs at places, over the maps that are there. They are called as entry
+// is: one that is bound to its function when it is loaded is another at each.
+func (l *loader) load(places ...place) (*ebpf.Collection, error) {
 	spec := &ebpf.CollectionSpec{
 		Maps: l.spec.Maps, Types: l.spec.Types, ByteOrder: l.spec.ByteOrder,
-		Programs: make(map[string]*ebpf.ProgramSpec, len(names)),
+		Programs: make(map[string]*ebpf.ProgramSpec, len(places)),
 	}
-	for _, name := range names {
-		p := l.spec.Programs[name]
+	for _, at := range places {
+		p := l.spec.Programs[at.program]
 		if p == nil {
-			return nil, fmt.Errorf("BUG: no program %q in the object", name)
+			return nil, fmt.Errorf("BUG: no program %q in the object", at.program)
 		}
-		spec.Programs[name] = p
+		if p.Type == ebpf.Tracing && at.function != "" {
+			p = p.Copy()
+			p.AttachTo = at.function
+		}
+		spec.Programs[at.loadedAs(p)] = p
 	}
 	return ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 		MapReplacements: l.maps,
 		Programs:        ebpf.ProgramOptions{KernelTypes: l.types},
 		Cache:           l.cache,
 	})
+}
+
+// loadedAs is the name under which load keeps p.
+func (at place) loadedAs(p *ebpf.ProgramSpec) string {
+	if p.Type == ebpf.Tracing {
+		return at.entry
+	}
+	return at.program
 }
 
 // close gives back what was needed for attaching only.
@@ -295,30 +361,72 @@ func oneLine(err error) string {
 }
 
 func (l *loader) attachTier(a *attached, t *tier) error {
-	c, err := l.load(t.programs...)
+	places, err := l.places(t)
+	if err != nil {
+		return err
+	}
+	c, err := l.load(places...)
 	if err != nil {
 		return fmt.Errorf("load: %w", err)
 	}
 	defer c.Close()
-	for _, name := range t.programs {
-		p := c.DetachProgram(name)
-		a.programs = append(a.programs, p)
-		k, err := l.link(l.spec.Programs[name].SectionName, p, l.spec.Programs[name].AttachType)
+	for _, at := range places {
+		spec := l.spec.Programs[at.program]
+		k, err := l.link(spec, at.function, c.Programs[at.loadedAs(spec)])
+		if at.optional && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
-			return fmt.Errorf("attach %s: %w", name, err)
+			return fmt.Errorf("attach %s: %w", at.entry, err)
 		}
 		a.links = append(a.links, k)
+	}
+	for _, at := range places {
+		if p := c.DetachProgram(at.loadedAs(l.spec.Programs[at.program])); p != nil {
+			a.programs = append(a.programs, p)
+		}
 	}
 	return nil
 }
 
-func (l *loader) link(section string, p *ebpf.Program, as ebpf.AttachType) (io.Closer, error) {
-	kind, where, _ := strings.Cut(section, "/")
+// places are the entries of a tier that concern this kernel.
+func (l *loader) places(t *tier) ([]place, error) {
+	var out []place
+	for _, entry := range t.programs {
+		at := placeOf(entry)
+		if at.optional && l.spec.Programs[at.program].Type == ebpf.Tracing {
+			kernel := l.types
+			if kernel == nil {
+				var err error
+				if kernel, err = l.cache.Kernel(); err != nil {
+					return nil, fmt.Errorf("read the kernel's BTF: %w", err)
+				}
+			}
+			var f *btf.Func
+			if err := kernel.TypeByName(at.function, &f); errors.Is(err, btf.ErrNotFound) {
+				continue
+			} else if err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, at)
+	}
+	return out, nil
+}
+
+// link attaches p where its section says, or to function.
+func (l *loader) link(spec *ebpf.ProgramSpec, function string, p *ebpf.Program) (io.Closer, error) {
+	kind, where, _ := strings.Cut(spec.SectionName, "/")
+	if function != "" {
+		where = function
+	}
 	switch kind {
-	case "tp_btf":
-		return link.AttachTracing(link.TracingOptions{Program: p, AttachType: ebpf.AttachTraceRawTp})
-	case "fexit":
-		return link.AttachTracing(link.TracingOptions{Program: p, AttachType: ebpf.AttachTraceFExit})
+	case "tp_btf", "fentry", "fexit":
+		return link.AttachTracing(link.TracingOptions{Program: p, AttachType: spec.AttachType})
+	case "kprobe":
+		return link.Kprobe(where, p, nil)
+	case "kretprobe":
+		return link.Kretprobe(where, p, nil)
 	case "raw_tp":
 		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: where, Program: p})
 	case "tracepoint":
@@ -338,7 +446,7 @@ func (l *loader) link(section string, p *ebpf.Program, as ebpf.AttachType) (io.C
 			}
 			l.cgroup = root
 		}
-		return link.AttachCgroup(link.CgroupOptions{Path: l.cgroup, Attach: as, Program: p})
+		return link.AttachCgroup(link.CgroupOptions{Path: l.cgroup, Attach: spec.AttachType, Program: p})
 	}
-	return nil, fmt.Errorf("BUG: section %q has no way to attach", section)
+	return nil, fmt.Errorf("BUG: section %q has no way to attach", spec.SectionName)
 }

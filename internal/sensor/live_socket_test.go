@@ -16,16 +16,33 @@ import (
 
 var socketKinds = []event.ID{event.KindExit, event.KindConnect, event.KindAccept, event.KindBind, event.KindListen, event.KindClose}
 
+// calls are the hooks that see a call on a socket, by the same tiers.
+var calls = []string{"connect", "accept", "bind", "listen"}
+
 func TestLiveSocket(t *testing.T) {
 	t.Parallel()
 	sockets(t, watch(t, Options{Kinds: socketKinds}))
 }
 
-func TestLiveSocketSecondTier(t *testing.T) {
-	t.Parallel()
-	sockets(t, watch(t, Options{Kinds: socketKinds, Tiers: map[string]string{"tcp_state": "raw_tp",
-		"connect": "tracepoint_pair", "accept": "tracepoint_pair", "bind": "tracepoint_pair", "listen": "tracepoint_pair"}}))
+// Every way to see calls tells the same.
+func TestLiveSocketTiers(t *testing.T) {
+	needRoot(t)
+	for i, tier := range []string{"fexit", "kprobe", "tracepoint", "tracepoint_pair"} {
+		t.Run(tier, func(t *testing.T) {
+			needTier(t, tier)
+			t.Parallel()
+			o := Options{Kinds: socketKinds, Tiers: map[string]string{"tcp_state": []string{"tp_btf", "raw_tp"}[i%2]}}
+			for _, hook := range calls {
+				o.Tiers[hook] = tier
+			}
+			sockets(t, watch(t, o))
+		})
+	}
 }
+
+// below says whether a tier sees calls below the system call: without their descriptor, over
+// the kernel's own copy of the address.
+func below(tier string) bool { return tier == "fexit" || tier == "kprobe" }
 
 // side is a thread in a network namespace of its own, with a loopback device.
 type side struct {
@@ -148,7 +165,7 @@ func (s *side) compare(got, want []*event.Socket) {
 			w.Fidelity = fidelity
 		}
 		w.NetNS, w.Cookie, w.DurationNs = s.ns, g.Cookie, g.DurationNs
-		if s.l.tiers[kind.String()] == "fexit" { // below the descriptor, over the kernel's copy of the address
+		if below(s.l.tiers[kind.String()]) {
 			w.FD, w.Fidelity = -1, event.FidelityKernel
 		}
 		if g.Kind == event.KindClose && g.DurationNs == 0 {
@@ -375,7 +392,7 @@ func tcpSockets(t *testing.T, l *live) {
 			}
 			s.close(lfd)
 			want := []*event.Socket{tcp(event.KindListen, "0.0.0.0", lport, "", 0, fd(lfd))}
-			if l.tiers["accept"] != "fexit" { // which sees what was accepted
+			if !below(l.tiers["accept"]) { // which see what was accepted
 				want = append(want, tcp(event.KindAccept, "0.0.0.0", 0, "0.0.0.0", 0, fd(lfd), result("EINVAL")))
 			}
 			s.expect(want...)
@@ -503,11 +520,7 @@ func connects(t *testing.T, l *live) {
 			if err := unix.Connect(d, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 1}, Port: 9}); err != unix.ENETUNREACH {
 				t.Errorf("connect: %v", err)
 			}
-			mptcp := func(e *event.Socket) {
-				if e.Kind != event.KindBind || l.tiers["bind"] != "fexit" { // which is below, at the TCP socket
-					e.Protocol, e.ProtoNumber = "mptcp", unix.IPPROTO_MPTCP
-				}
-			}
+			mptcp := func(e *event.Socket) { e.Protocol, e.ProtoNumber = "mptcp", unix.IPPROTO_MPTCP }
 			s.expect( // the connections are told by their TCP sockets
 				tcp(event.KindBind, "127.0.0.1", aport, "", 0, fd(a)),
 				tcp(event.KindListen, "127.0.0.1", aport, "", 0, fd(a)),

@@ -2,8 +2,6 @@ package sensor
 
 import (
 	"errors"
-	"maps"
-	"slices"
 	"strings"
 	"testing"
 
@@ -40,11 +38,25 @@ func TestLiveVerifier(t *testing.T) {
 	}
 	defer base.Close()
 	l := loader{spec: spec, maps: base.Maps, cache: btf.NewCache(), fs: o.FS}
-	var taken []string
-	for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
-		t.Run(name, func(t *testing.T) {
-			c, err := l.load(name)
-			if err != nil && denied(err) && strings.HasPrefix(spec.Programs[name].SectionName, "fexit/") {
+	entries := []string{"on_seed"}
+	for _, h := range hooks {
+		for i := range h.tiers {
+			at, err := l.places(&h.tiers[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range at {
+				entries = append(entries, p.entry)
+			}
+		}
+	}
+	var taken []place
+	for _, entry := range entries {
+		t.Run(entry, func(t *testing.T) {
+			at := placeOf(entry)
+			p := spec.Programs[at.program]
+			c, err := l.load(at)
+			if err != nil && denied(err) && (strings.HasPrefix(p.SectionName, "fexit/") || strings.HasPrefix(p.SectionName, "fentry/")) {
 				t.Logf("denied by this kernel to everybody: %v", err)
 				return
 			}
@@ -60,8 +72,8 @@ func TestLiveVerifier(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			taken = append(taken, name)
-			info, err := c.Programs[name].Info()
+			taken = append(taken, at)
+			info, err := c.Programs[at.loadedAs(p)].Info()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -115,7 +115,7 @@ func (s *Sensor) open(spec *ebpf.CollectionSpec) error {
 	if err = errors.Join(err, l.close()); err != nil {
 		return err
 	}
-	s.seed, s.seedRefused = l.load("on_seed")
+	s.seed, s.seedRefused = l.load(placeOf("on_seed"))
 	if err := s.tellStateHook(spec); err != nil {
 		return err
 	}
