@@ -224,6 +224,11 @@ func TestLiveWithoutHook(t *testing.T) {
 		without := hooks[i].name
 		t.Run(without, func(t *testing.T) {
 			l := watch(t, Options{Tiers: map[string]string{without: "none"}})
+			for _, h := range l.s.Hooks() {
+				if h.Name == without && (h.Tier != "" || h.Best || !strings.Contains(h.Refused, ": not wanted")) {
+					t.Errorf("the row of hook %s says: %+v", without, h)
+				}
+			}
 			var mine func(e event.Event) bool
 			pid := 0
 			inNetwork(t, l, func(s *side) {

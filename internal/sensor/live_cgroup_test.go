@@ -25,22 +25,19 @@ func cgroupsOf(name string) func(event.Event) bool {
 }
 
 func TestLiveCgroup(t *testing.T) {
-	for _, tier := range []string{"tp_btf", "raw_tp"} {
-		t.Run(tier, func(t *testing.T) {
-			l := watch(t, Options{Kinds: []event.ID{event.KindContainer, event.KindExec, event.KindExit}, Tiers: map[string]string{"cgroup": tier}})
-			all, err := procfs.At("").Hierarchies()
-			if err != nil {
-				t.Fatal(err)
+	eachTier(t, Options{Kinds: []event.ID{event.KindContainer, event.KindExec, event.KindExit}}, func(t *testing.T, l *live) {
+		all, err := procfs.At("").Hierarchies()
+		if err != nil {
+			t.Fatal(err)
+		}
+		v1, _ := procfs.At("").ContainerHierarchy()
+		for _, h := range all {
+			if h.Mount == "" || h.ID != 0 && h.ID != v1.ID {
+				continue
 			}
-			v1, _ := procfs.At("").ContainerHierarchy()
-			for _, h := range all {
-				if h.Mount == "" || h.ID != 0 && h.ID != v1.ID {
-					continue
-				}
-				t.Run(fmt.Sprintf("hierarchy %d", h.ID), func(t *testing.T) { cgroupLife(t, l, h) })
-			}
-		})
-	}
+			t.Run(fmt.Sprintf("hierarchy %d", h.ID), func(t *testing.T) { cgroupLife(t, l, h) })
+		}
+	})
 }
 
 // cgroupLife makes a cgroup, runs a program in it and in a pid namespace of its own, and

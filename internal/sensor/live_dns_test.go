@@ -70,7 +70,11 @@ func (s *side) ask(fd int, to unix.Sockaddr, question string, answered bool) {
 
 func TestLiveDNS(t *testing.T) {
 	t.Parallel()
-	l := watch(t, Options{Kinds: []event.ID{event.KindExit, event.KindDNS}})
+	eachTier(t, Options{Kinds: []event.ID{event.KindExit, event.KindDNS}}, questions)
+}
+
+// questions are asked and answered, or not; l is stopped at the end.
+func questions(t *testing.T, l *live) {
 	name := dnsmessage.MustNewName
 	zone := map[string][]dnsmessage.ResourceBody{
 		"www.example.": {&dnsmessage.CNAMEResource{CNAME: name("web.example.")},

@@ -16,14 +16,7 @@ import (
 )
 
 func TestLiveExec(t *testing.T) {
-	l := watch(t, Options{Kinds: []event.ID{event.KindExec}, Env: []string{"GOSHAWK_A", "GOSHAWK_B"}})
-	execs(t, l)
-}
-
-func TestLiveExecRawTracepoint(t *testing.T) {
-	l := watch(t, Options{Kinds: []event.ID{event.KindExec}, Env: []string{"GOSHAWK_A", "GOSHAWK_B"},
-		Tiers: map[string]string{"exec": "raw_tp"}})
-	execs(t, l)
+	eachTier(t, Options{Kinds: []event.ID{event.KindExec}, Env: []string{"GOSHAWK_A", "GOSHAWK_B"}}, execs)
 }
 
 // copyHelper puts a copy of the helper at path.

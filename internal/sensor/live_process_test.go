@@ -18,17 +18,11 @@ import (
 var processKinds = []event.ID{event.KindExec, event.KindFork, event.KindExit}
 
 func TestLiveProcess(t *testing.T) {
-	l := watch(t, Options{Kinds: processKinds})
-	t.Run("fork", func(t *testing.T) { forks(t, l) })
-	t.Run("exit", func(t *testing.T) { exits(t, l) })
-	t.Run("life", func(t *testing.T) { lives(t, l) })
-}
-
-func TestLiveProcessRawTracepoint(t *testing.T) {
-	l := watch(t, Options{Kinds: processKinds, Tiers: map[string]string{"exec": "raw_tp", "fork": "raw_tp", "exit": "raw_tp"}})
-	t.Run("fork", func(t *testing.T) { forks(t, l) })
-	t.Run("exit", func(t *testing.T) { exits(t, l) })
-	t.Run("life", func(t *testing.T) { lives(t, l) })
+	eachTier(t, Options{Kinds: processKinds}, func(t *testing.T, l *live) {
+		t.Run("fork", func(t *testing.T) { forks(t, l) })
+		t.Run("exit", func(t *testing.T) { exits(t, l) })
+		t.Run("life", func(t *testing.T) { lives(t, l) })
+	})
 }
 
 // forks makes processes by every call that makes one.

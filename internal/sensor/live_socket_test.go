@@ -16,28 +16,9 @@ import (
 
 var socketKinds = []event.ID{event.KindExit, event.KindConnect, event.KindAccept, event.KindBind, event.KindListen, event.KindClose}
 
-// calls are the hooks that see a call on a socket, by the same tiers.
-var calls = []string{"connect", "accept", "bind", "listen"}
-
 func TestLiveSocket(t *testing.T) {
 	t.Parallel()
-	sockets(t, watch(t, Options{Kinds: socketKinds}))
-}
-
-// Every way to see calls tells the same.
-func TestLiveSocketTiers(t *testing.T) {
-	needRoot(t)
-	for i, tier := range []string{"fexit", "kprobe", "tracepoint", "tracepoint_pair"} {
-		t.Run(tier, func(t *testing.T) {
-			needTier(t, tier)
-			t.Parallel()
-			o := Options{Kinds: socketKinds, Tiers: map[string]string{"tcp_state": []string{"tp_btf", "raw_tp"}[i%2]}}
-			for _, hook := range calls {
-				o.Tiers[hook] = tier
-			}
-			sockets(t, watch(t, o))
-		})
-	}
+	eachTier(t, Options{Kinds: socketKinds}, sockets)
 }
 
 // below says whether a tier sees calls below the system call: without their descriptor, over

@@ -1,9 +1,12 @@
 package sensor
 
 import (
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/goshawk-project/goshawk/internal/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,9 +40,82 @@ func refusal(t testing.TB, tier string) string {
 	return ""
 }
 
-func needTier(t testing.TB, tier string) {
+// tested names the test that tries every tier of a hook, with all that the hook tells.
+var tested = map[string]string{
+	"exec": "TestLiveExec", "fork": "TestLiveProcess", "exit": "TestLiveProcess",
+	"tcp_state": "TestLiveSocket", "connect": "TestLiveSocket", "accept": "TestLiveSocket", "bind": "TestLiveSocket",
+	"listen": "TestLiveSocket", "datagram": "TestLiveSocket",
+	"dns": "TestLiveDNS", "cgroup": "TestLiveCgroup",
+}
+
+func TestTiersTested(t *testing.T) {
+	for _, h := range hooks {
+		if tested[h.name] == "" {
+			t.Errorf("no test tries the tiers of hook %s: have one call eachTier, and name it in tested", h.name)
+		}
+	}
+}
+
+// eachTier runs a test with the hooks that are its own forced to the first of the tiers that
+// this kernel must grant, then to the second, until each tier had its turn.
+func eachTier(t *testing.T, o Options, run func(t *testing.T, l *live)) {
 	t.Helper()
-	if why := refusal(t, tier); why != "" {
-		t.Skipf("this kernel refuses tier %s: %s", tier, why)
+	needRoot(t)
+	granted := map[string][]string{}
+	runs := 0
+	for _, h := range hooks {
+		if tested[h.name] != t.Name() {
+			continue
+		}
+		for _, tr := range h.tiers {
+			if refusal(t, tr.name) == "" {
+				granted[h.name] = append(granted[h.name], tr.name)
+			}
+		}
+		runs = max(runs, len(granted[h.name]))
+	}
+	for i := range runs {
+		o.Tiers = map[string]string{}
+		var names []string
+		for _, h := range hooks {
+			if g := granted[h.name]; len(g) > 0 {
+				o.Tiers[h.name] = g[min(i, len(g)-1)]
+				if !slices.Contains(names, o.Tiers[h.name]) {
+					names = append(names, o.Tiers[h.name])
+				}
+			}
+		}
+		o := o
+		t.Run(strings.Join(names, "+"), func(t *testing.T) { run(t, watch(t, o)) })
+	}
+}
+
+// A tier that a kernel refuses is told as refused, with a reason, and takes no other hook along.
+func TestLiveTierRefused(t *testing.T) {
+	needRoot(t)
+	for _, h := range hooks {
+		for _, tr := range h.tiers {
+			why := refusal(t, tr.name)
+			if why == "" {
+				continue
+			}
+			t.Run(h.name+"="+tr.name, func(t *testing.T) {
+				s, err := Open(Options{Tiers: map[string]string{h.name: tr.name}, FS: procfs.At("")})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				for _, got := range s.Hooks() {
+					switch {
+					case got.Name != h.name && got.Tier == "":
+						t.Errorf("hook %s is not attached: %s", got.Name, got.Refused)
+					case got.Name == h.name && got.Tier != "":
+						t.Errorf("tier %s is granted here: strike it from refusals (%s)", tr.name, why)
+					case got.Name == h.name && !regexp.MustCompile(`(^|; )`+tr.name+`: \S+`).MatchString(got.Refused):
+						t.Errorf("refused %q tells nothing of %s", got.Refused, tr.name)
+					}
+				}
+			})
+		}
 	}
 }
