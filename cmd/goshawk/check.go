@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/goshawk-project/goshawk/internal/audit"
 	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/kernel"
 	"github.com/goshawk-project/goshawk/internal/procfs"
@@ -65,7 +66,9 @@ The last line says what works, and what to do when nothing does.`,
 
 func (o *checkOptions) run(ctx context.Context, out io.Writer) error {
 	f := procfs.At("")
-	r := report{Kernel: kernel.Probe(f, "", o.btf), Audit: kernel.ProbeAudit(f), Runtimes: kernel.Runtimes("")}
+	r := report{Kernel: kernel.Probe(f, "", o.btf), Runtimes: kernel.Runtimes("")}
+	state := audit.Look(f)
+	r.Audit = auditTextOf(&state)
 	code := r.tryHooks(ctx, sensor.Options{FS: f, Tiers: o.forced(), BTF: o.btf}, o.selfTest)
 	print := r.text
 	if o.format == "json" {
@@ -85,7 +88,7 @@ type report struct {
 	Kernel   []kernel.Fact    `json:"kernel"`
 	Hooks    []hookText       `json:"hooks"`
 	Rings    []sensor.Ring    `json:"rings"`
-	Audit    kernel.Audit     `json:"audit"`
+	Audit    auditText        `json:"audit"`
 	Runtimes []kernel.Runtime `json:"runtimes"`
 	SelfTest *selfTest        `json:"self_test,omitempty"`
 	Source   string           `json:"source"` // that run would choose, empty when none works
@@ -100,6 +103,28 @@ type hookText struct {
 	Best    bool     `json:"best"`
 	Refused string   `json:"refused,omitempty"`
 	Silent  bool     `json:"silent,omitempty"` // what the agent did last to try it was not told
+}
+
+// auditText is the audit subsystem as it is found.
+type auditText struct {
+	Case         audit.Case `json:"case"` // none, own, beside, locked or reader
+	Enabled      bool       `json:"enabled"`
+	Owner        uint32     `json:"owner"` // pid of who receives its records, 0 nobody
+	Command      string     `json:"command,omitempty"`
+	Rules        int        `json:"rules"`
+	Unseen       []string   `json:"unseen,omitempty"` // what no rule tells of yet
+	Failure      string     `json:"failure,omitempty"`
+	Backlog      uint32     `json:"backlog"`
+	BacklogLimit uint32     `json:"backlog_limit"`
+	Lost         uint32     `json:"lost"`
+	Advice       []string   `json:"advice"`
+}
+
+func auditTextOf(s *audit.State) auditText {
+	return auditText{
+		Case: s.Case, Enabled: s.Enabled, Owner: s.Owner.PID, Command: s.Owner.Command, Rules: s.Rules, Unseen: s.Unseen,
+		Failure: s.Failure, Backlog: s.Backlog, BacklogLimit: s.BacklogLimit, Lost: s.Lost, Advice: s.Lines(),
+	}
 }
 
 // tryHooks attaches every hook for a moment, tests them if asked to, and returns the exit
@@ -152,6 +177,10 @@ func (r *report) conclude(err error) int {
 			r.Result += "; goshawk run goes without " + strings.Join(idle, ", ")
 		}
 		return r.concludeTest(err)
+	case r.Audit.Case != audit.CaseNone:
+		r.Source = "audit"
+		r.Result = "eBPF cannot run: " + r.why(err) + "; audit works: goshawk run uses it, as with --source audit"
+		return exitOK
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
 		r.Result = "eBPF cannot run for this user: run goshawk check as root"
 		if unix.Geteuid() == 0 {
@@ -159,15 +188,20 @@ func (r *report) conclude(err error) int {
 			r.Result = "eBPF cannot run for this root: " + advice
 		}
 		return exitPrivilege
-	case err == nil:
-		r.Result = "eBPF cannot run: no hook is known"
-	default:
-		r.Result = "eBPF cannot run: " + oneLine(err)
-		if advice := r.advice(""); advice != "" {
-			r.Result += "; " + advice
-		}
 	}
+	r.Result = "eBPF cannot run: " + r.why(err) + "; nor can audit: " + strings.Join(r.Audit.Advice, "; ")
 	return exitUnsupported
+}
+
+// why is the reason why no hook works, and what can be done about it.
+func (r *report) why(err error) string {
+	if err == nil {
+		return "no hook is known"
+	}
+	if advice := r.advice(""); advice != "" {
+		return oneLine(err) + "; " + advice
+	}
+	return oneLine(err)
 }
 
 // advice is what the kernel's facts say can be done, or otherwise.

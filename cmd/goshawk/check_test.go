@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/goshawk-project/goshawk/internal/audit"
 	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/kernel"
 	"github.com/goshawk-project/goshawk/internal/sensor"
@@ -24,6 +25,7 @@ import (
 func TestCheckConcludes(t *testing.T) {
 	hooks := []hookText{{Name: "exec", Tier: "tp_btf", Best: true}, {Name: "connect", Tier: "tracepoint"}, {Name: "dns"}}
 	lacking := []kernel.Fact{{Name: "release", State: kernel.OK, Advice: "never said"}, {Name: "btf", State: kernel.Missing, Advice: "give --btf"}}
+	no := auditText{Case: audit.CaseNone, Advice: []string{"use audit: no such protocol"}}
 	for _, c := range []struct {
 		name   string
 		r      report
@@ -34,13 +36,16 @@ func TestCheckConcludes(t *testing.T) {
 	}{
 		{"all", report{Hooks: hooks[:2]}, nil, exitOK, "ebpf", "eBPF works: 2 hooks, 1 at their best tier"},
 		{"some", report{Hooks: hooks}, nil, exitOK, "ebpf", "eBPF works: 2 of 3 hooks, 1 at their best tier; goshawk run goes without dns"},
-		{"none", report{Hooks: hooks[2:], Kernel: lacking}, errors.New("attach:\nno"), exitUnsupported, "", "eBPF cannot run: attach:; no; give --btf"},
-		{"no reason", report{}, nil, exitUnsupported, "", "eBPF cannot run: no hook is known"},
+		{"none", report{Hooks: hooks[2:], Kernel: lacking, Audit: no}, errors.New("attach:\nno"), exitUnsupported, "",
+			"eBPF cannot run: attach:; no; give --btf; nor can audit: use audit: no such protocol"},
+		{"no reason", report{Audit: no}, nil, exitUnsupported, "", "eBPF cannot run: no hook is known; nor can audit: use audit: no such protocol"},
+		{"audit instead", report{Hooks: hooks[2:], Audit: auditText{Case: audit.CaseOwn}}, errors.New("attach: no"), exitOK, "audit",
+			"eBPF cannot run: attach: no; audit works: goshawk run uses it, as with --source audit"},
 	} {
 		code := c.r.conclude(c.err)
 		check(t, c.name, []any{code, c.r.Source, c.r.Result}, []any{c.code, c.source, c.want})
 	}
-	var r report
+	r := report{Audit: no}
 	code := r.conclude(fmt.Errorf("load: %w", unix.EPERM))
 	check(t, "denied", code, exitPrivilege)
 	if !regexp.MustCompile(`^eBPF cannot run for this (user: run goshawk check as root|root: grant CAP_BPF, )`).MatchString(r.Result) {
@@ -81,7 +86,7 @@ func TestLiveCheck(t *testing.T) {
 		facts = append(facts, f.Name)
 	}
 	check(t, "facts", facts, []string{"release", "distribution", "architecture", "btf", "ring_buffer", "capabilities", "lockdown", "lsm", "cgroups"})
-	if r.Audit.State == "" || r.Source != "ebpf" || !strings.HasPrefix(r.Result, "eBPF works: ") {
+	if r.Audit.Case == "" || len(r.Audit.Advice) == 0 || r.Source != "ebpf" || !strings.HasPrefix(r.Result, "eBPF works: ") {
 		t.Errorf("audit %+v, source %q, result %q", r.Audit, r.Source, r.Result)
 	}
 
@@ -120,8 +125,12 @@ func TestLiveCheckWithoutAHook(t *testing.T) {
 	for _, h := range all.Hooks {
 		off = append(off, "--tier", h.Name+"=none")
 	}
-	r := checked(t, exitUnsupported, off...)
-	if r.Source != "" || !strings.HasPrefix(r.Result, "eBPF cannot run: ") {
+	code, source := exitUnsupported, ""
+	if all.Audit.Case != audit.CaseNone {
+		code, source = exitOK, "audit"
+	}
+	r := checked(t, code, off...)
+	if r.Source != source || !strings.HasPrefix(r.Result, "eBPF cannot run: ") {
 		t.Errorf("without all: source %q, result %q", r.Source, r.Result)
 	}
 }

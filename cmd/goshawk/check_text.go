@@ -6,7 +6,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/goshawk-project/goshawk/internal/kernel"
+	"github.com/goshawk-project/goshawk/internal/audit"
 )
 
 // text prints the report for people. Words of other programs are made safe to show.
@@ -42,12 +42,26 @@ func (r *report) text(w io.Writer) error {
 		line(g.Name, fmt.Sprintf("%d KiB", g.Bytes>>10), "")
 	}
 	fmt.Fprintln(t, "AUDIT\t\t")
-	line("state", r.auditState(), r.Audit.Advice)
-	if r.Audit.State == kernel.OK {
-		line("rules", fmt.Sprint(r.Audit.Rules), "")
-		line("backlog", fmt.Sprint(r.Audit.Backlog), fmt.Sprintf("of %d", r.Audit.BacklogLimit))
-		line("lost", fmt.Sprint(r.Audit.Lost), "since boot")
-		line("failure", r.Audit.Failure, "")
+	a := &r.Audit
+	state := "disabled"
+	if a.Enabled {
+		state = "enabled"
+	}
+	switch a.Case {
+	case audit.CaseNone:
+		line("use", "none", strings.Join(a.Advice, "; "))
+	default:
+		line("use", string(a.Case), a.Advice[0])
+		for _, advice := range a.Advice[1:] {
+			line("", "", advice)
+		}
+	}
+	if a.Failure != "" { // the kernel has answered
+		line("state", state, "")
+		line("rules", fmt.Sprint(a.Rules), "")
+		line("backlog", fmt.Sprint(a.Backlog), fmt.Sprintf("of %d", a.BacklogLimit))
+		line("lost", fmt.Sprint(a.Lost), "since boot")
+		line("failure", a.Failure, "")
 	}
 	fmt.Fprintln(t, "CONTAINERS\t\t")
 	for _, c := range r.Runtimes {
@@ -66,16 +80,4 @@ func (r *report) text(w io.Writer) error {
 	}
 	_, err := fmt.Fprintln(w, safe(r.Result))
 	return err
-}
-
-func (r *report) auditState() string {
-	switch a := &r.Audit; {
-	case a.State != kernel.OK:
-		return string(a.State)
-	case a.Locked:
-		return "locked"
-	case a.Enabled:
-		return "enabled"
-	}
-	return "disabled"
 }

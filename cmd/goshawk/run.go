@@ -25,6 +25,8 @@ type runOptions struct {
 	ringSize int
 	canary   time.Duration
 
+	stopOwner, withOwner bool // of audit
+
 	expiry   int64
 	maxRows  int64
 	maxBytes int64
@@ -41,6 +43,12 @@ store, where goshawk query finds it, also afterwards. No configuration is needed
 When it is ready it says so on standard error, in one line that begins with "ready:". At
 the end (Ctrl-C, SIGTERM, --duration) it prints there how many events of each kind it
 saw, what was lost and why, and what it cost.
+
+--source auto uses eBPF, or the audit subsystem where eBPF cannot run. Audit joins eBPF for
+kinds that --kinds names and eBPF does not tell of, for those it cannot tell of on this
+kernel, and, where auditd runs, for logins and the like, which come without rules. Rules
+cost every system call on the machine a little: --source both adds them for all kinds that
+eBPF does not tell of.
 
 --kinds chooses what is observed and kept; --where only what is printed. Losses are
 events too (kind loss), and are always printed.
@@ -70,7 +78,9 @@ and in the table goshawk_hooks. What it does for that is not printed and not kep
 	f.StringSliceVar(&o.kinds, "kinds", nil, "kinds of event to observe, with commas (default all): "+strings.Join(kindNames(), ","))
 	f.StringVar(&o.where, "where", "", "print only events that this SQL expression over the native columns is true of")
 	f.DurationVar(&o.duration, "duration", 0, "stop after this time, as 10s or 5m (default: run until stopped)")
-	f.StringVar(&o.source, "source", "auto", "where events come from: auto, ebpf or audit")
+	f.StringVar(&o.source, "source", "auto", "where events come from: auto, ebpf, audit, or both (audit for what eBPF does not tell of)")
+	f.BoolVar(&o.stopOwner, "stop-auditd", false, "end the process that owns audit, and take its place")
+	f.BoolVar(&o.withOwner, "audit-with-auditd", false, "add rules although audit has an owner, which gets their records too")
 	o.sensing.flags(f)
 	f.StringSliceVar(&o.env, "env", nil, "environment variables to keep with each exec, by NAME, with commas (default none)")
 	f.IntVar(&o.ringSize, "ring-size", 0, "bytes of each of the two kernel rings, a power of two (default 2 MiB for exec, fork and exit, 4 MiB for the others)")
@@ -98,10 +108,12 @@ func (o *runOptions) check() error {
 	switch {
 	case o.format != "text" && o.format != "json":
 		return failf(exitUsage, "--format: no format is called %q; formats are text, json", o.format)
-	case o.source == "audit":
-		return failf(exitUsage, "--source: audit is not built in yet; use auto or ebpf")
-	case o.source != "auto" && o.source != "ebpf":
-		return failf(exitUsage, "--source: no source is called %q; sources are auto, ebpf, audit", o.source)
+	case !slices.Contains(sourceNames, o.source):
+		return failf(exitUsage, "--source: no source is called %q; sources are %s", o.source, strings.Join(sourceNames, ", "))
+	case o.source == "ebpf" && (o.stopOwner || o.withOwner):
+		return failf(exitUsage, "--stop-auditd, --audit-with-auditd: audit is not used with --source ebpf")
+	case o.stopOwner && o.withOwner:
+		return failf(exitUsage, "--stop-auditd and --audit-with-auditd exclude each other")
 	case o.duration < 0:
 		return failf(exitUsage, "--duration: %v is before now", o.duration)
 	case o.ringSize != 0 && (o.ringSize < os.Getpagesize() || o.ringSize&(o.ringSize-1) != 0):

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,11 +56,12 @@ func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds())
 func readyLine(source string, hooks []event.Hook, h *host) string {
 	works := 0
 	var idle []string
-	for _, k := range hooks {
-		if k.Tier != "" {
+	for i := range hooks {
+		switch h := &hooks[i]; {
+		case h.Tier != "":
 			works++
-		} else {
-			idle = append(idle, k.Name)
+		case !standsIn(hooks, h):
+			idle = append(idle, h.Name)
 		}
 	}
 	line := fmt.Sprintf("ready: source=%s hooks=%d", source, works)
@@ -67,4 +69,16 @@ func readyLine(source string, hooks []event.Hook, h *host) string {
 		line += " missing=" + strings.Join(idle, ",")
 	}
 	return line + " store=" + h.store() + " socket=" + h.socketPath()
+}
+
+// standsIn reports whether hooks of other sources tell of all that h would.
+func standsIn(hooks []event.Hook, h *event.Hook) bool {
+	for _, k := range h.Kinds {
+		if !slices.ContainsFunc(hooks, func(o event.Hook) bool {
+			return o.Source != h.Source && o.Tier != "" && slices.Contains(o.Kinds, k)
+		}) {
+			return false
+		}
+	}
+	return len(h.Kinds) > 0
 }

@@ -19,7 +19,6 @@ import (
 	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/process"
 	"github.com/goshawk-project/goshawk/internal/procfs"
-	"github.com/goshawk-project/goshawk/internal/sensor"
 	"github.com/goshawk-project/goshawk/internal/sink"
 	"github.com/goshawk-project/goshawk/internal/store"
 )
@@ -28,8 +27,7 @@ import (
 type watch struct {
 	bootID    string
 	store     *store.Store
-	sensor    *sensor.Sensor
-	canary    *canary.Canary
+	sources   *sources
 	proc      *procfs.Dir
 	processes *process.Table
 }
@@ -55,43 +53,23 @@ func (o *runOptions) open(ctx context.Context, warn func(string)) (w *watch, err
 	if err != nil {
 		return w, err
 	}
-	w.sensor, err = sensor.Open(sensor.Options{
-		Kinds: o.kindIDs(), Tiers: o.forced(), BTF: o.btf, CriticalBytes: o.ringSize, BulkBytes: o.ringSize,
-		Env: o.env, BootID: w.bootID, FS: f,
-	})
-	if err != nil {
-		return w, sourceError(err)
+	if w.sources, err = o.openSources(f, w.bootID, warn); err != nil {
+		return w, err
 	}
-	w.canary = canary.New(w.sensor.Hooks, w.sensor.Counts)
 	if w.proc, err = f.Open(); err != nil {
 		return w, err
 	}
 	w.processes = process.New(process.Options{BootID: w.bootID, Lookup: lookup(w.proc)})
-	// What starts from here on is in the rings already.
-	if err = w.sensor.Seed(ctx, w.processes.Seed); err != nil {
+	if err = w.sources.seed(ctx, w.proc, w.processes); err != nil {
 		return w, fmt.Errorf("read running processes: %w", err)
 	}
 	return w, nil
 }
 
-// sourceError gives an error of the sensor its exit code, and says what to do.
-func sourceError(err error) error {
-	var unsupported *sensor.Unsupported
-	switch {
-	case errors.As(err, &unsupported):
-		return failf(exitUnsupported, "%w; goshawk check says what this kernel lacks", err)
-	case !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES):
-		return err
-	case unix.Geteuid() != 0:
-		return failf(exitPrivilege, "%w: run as root", err)
-	}
-	return failf(exitPrivilege, "%w: this root may not use bpf(2); goshawk check says which capabilities are missing", err)
-}
-
 func (w *watch) close() error {
 	var errs []error
-	if w.sensor != nil {
-		errs = append(errs, w.sensor.Close())
+	if w.sources != nil {
+		errs = append(errs, w.sources.close())
 	}
 	if w.proc != nil {
 		errs = append(errs, w.proc.Close())
@@ -130,11 +108,11 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 
 	stdout := sink.NewStream(out, sink.Options{Name: "stdout", Encode: o.encoder(out, w.processes), Filter: filter})
 	a := agent.New(agent.Options{
-		Inputs:    w.inputs(),
+		Inputs:    w.sources.inputs(),
 		Processes: w.processes,
 		Store:     w.store, StoreCounts: w.store.Counts,
 		Outputs: []agent.Output{{Name: "stdout", Sink: stdout, Counts: stdout.Counts, Close: stdout.Close}},
-		BootID:  w.bootID, Peak: procfs.At("").SelfPeak, Own: w.canary.Own, Warn: warn,
+		BootID:  w.bootID, Peak: procfs.At("").SelfPeak, Own: w.sources.own, Warn: warn,
 	})
 
 	env := here()
@@ -160,28 +138,19 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 		case <-ctx.Done():
 		}
 	}()
-	if o.canary > 0 {
-		go w.canary.Run(ctx, o.canary, func(silent []canary.Result) { // ends with ctx
+	if o.canary > 0 && w.sources.canary != nil {
+		go w.sources.canary.Run(ctx, o.canary, func(silent []canary.Result) { // ends with ctx
 			warn(tellSilent(silent))
 			_ = a.TellLosses(ctx) // fails when the agent has ended, which tells them too
 		})
 	}
-	fmt.Fprintln(errOut, readyLine("ebpf", w.sensor.Hooks(), &o.host))
+	fmt.Fprintln(errOut, readyLine(w.sources.name(), w.sources.hooks(), &o.host))
 	summary, err := a.Run(ctx)
 	printSummary(errOut, summary)
 	if errors.Is(err, syscall.EPIPE) {
 		return nil
 	}
 	return err
-}
-
-// inputs are the sources, each with what it and the canary know of it.
-func (w *watch) inputs() []agent.Input {
-	return []agent.Input{{
-		Name: "ebpf", Source: w.sensor,
-		Hooks:  func() []event.Hook { return w.canary.Mark(w.sensor.Hooks()) },
-		Counts: func() []event.Count { return append(w.sensor.Counts(), w.canary.Counts("ebpf")...) },
-	}}
 }
 
 // tellSilent says which hooks did not tell what was done to try them.

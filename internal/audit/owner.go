@@ -45,6 +45,12 @@ type State struct {
 	Enabled bool     // system calls and messages of programs are recorded
 	Unseen  []string // groups of events that no rule tells of yet
 
+	// As auditctl -s shows them.
+	Failure      string // what the kernel does when it cannot tell: silent, printk or panic
+	Backlog      uint32 // records that wait to be sent
+	BacklogLimit uint32
+	Lost         uint32 // records since boot, to whomever they were to go
+
 	status status
 	rules  [][]byte
 	stale  [][]byte // rules of a goshawk that is gone
@@ -66,6 +72,9 @@ type Unsupported struct {
 
 func (e *Unsupported) Error() string { return fmt.Sprintf("use audit: %s: %v", e.Why, e.Err) }
 func (e *Unsupported) Unwrap() error { return e.Err }
+
+// failures are the names of AUDIT_FAIL_*.
+var failures = []string{"silent", "printk", "panic"}
 
 // CAP_* of linux/capability.h.
 const (
@@ -102,6 +111,11 @@ func look(c *control, fs procfs.FS) (State, error) {
 		return withoutControl(fs, err)
 	}
 	s.Enabled = s.status.enabled != 0
+	s.Backlog, s.BacklogLimit, s.Lost = s.status.backlog, s.status.backlogLimit, s.status.lost
+	s.Failure = fmt.Sprint(s.status.failure)
+	if n := int(s.status.failure); n < len(failures) {
+		s.Failure = failures[n]
+	}
 	all, err := c.rules()
 	if err != nil {
 		return s, fmt.Errorf("list audit rules: %w", err)

@@ -225,6 +225,24 @@ const (
 	kindMemory    event.ID = 19
 )
 
+// Kinds lists what audit can tell of.
+func Kinds() []event.ID {
+	var all []event.ID
+	for i := range groups {
+		for _, k := range groups[i].kinds {
+			if event.ByID(k) != nil && !slices.Contains(all, k) {
+				all = append(all, k)
+			}
+		}
+	}
+	return all
+}
+
+// Free reports whether audit tells of a kind without a rule: to whoever reads it.
+func Free(kind event.ID) bool {
+	return slices.ContainsFunc(groups, func(g group) bool { return g.free && slices.Contains(g.kinds, kind) })
+}
+
 // fileCalls are the calls that the kernel's classes of permissions w and a hold
 // (asm-generic/audit_dir_write.h, audit_write.h, audit_change_attr.h), and the three ways to
 // open. Naming them spares all others the look at their paths.

@@ -1,14 +1,12 @@
 package kernel
 
 import (
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"github.com/goshawk-project/goshawk/internal/procfs"
 )
@@ -125,55 +123,5 @@ func TestRuntimes(t *testing.T) {
 	}
 	if d := cmp.Diff([]Runtime{}, Runtimes(t.TempDir())); d != "" {
 		t.Errorf("none (-want +got):\n%s", d)
-	}
-}
-
-func TestAuditAdvice(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		a    Audit
-		want string
-	}{
-		{"free", Audit{}, "nobody receives its records"},
-		{"auditd", Audit{Owner: 7, Command: "/sbin/auditd -n"},
-			"/sbin/auditd (pid 7) receives its records: they can be read along, rules of our own would fill its log"},
-		{"hidden", Audit{Owner: 7},
-			"a process that is not visible here (pid 7) receives its records: they can be read along, rules of our own would fill its log"},
-		{"locked", Audit{Locked: true, Owner: 7},
-			"its rules are locked until the next boot: only what they select can be read"},
-	} {
-		if got := c.a.advice(); got != c.want {
-			t.Errorf("%s: %q, want %q", c.name, got, c.want)
-		}
-	}
-}
-
-func TestAuditErrors(t *testing.T) {
-	for _, c := range []struct {
-		err  error
-		want Audit
-	}{
-		{unix.EPROTONOSUPPORT, Audit{State: Missing, Advice: "this kernel has no audit, or was booted with audit=0"}},
-		{unix.ECONNREFUSED, Audit{State: Missing, Advice: "audit answers in the host's own namespaces only"}},
-		{unix.EPERM, Audit{State: Unknown, Advice: "run as root, or grant CAP_AUDIT_CONTROL"}},
-		{unix.ENOBUFS, Audit{State: Unknown, Advice: "ask audit: open: no buffer space available"}},
-	} {
-		if d := cmp.Diff(c.want, auditError(fmt.Errorf("open: %w", c.err))); d != "" {
-			t.Errorf("%v (-want +got):\n%s", c.err, d)
-		}
-	}
-}
-
-// TestLiveAudit asks this kernel.
-func TestLiveAudit(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: asks the kernel for audit's state")
-	}
-	a := ProbeAudit(procfs.At(""))
-	if a.State == Missing {
-		t.Skip("needs audit: " + a.Advice)
-	}
-	if a.State != OK || a.Failure == "" || a.Advice == "" || (a.Owner != 0) != (a.Command != "") {
-		t.Errorf("%+v", a)
 	}
 }

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -118,9 +117,4 @@ func Runtimes(root string) []Runtime {
 		}
 	}
 	return out
-}
-
-// absent reports whether err is how a kernel says that it was built without something.
-func absent(err error) bool {
-	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EINVAL)
 }

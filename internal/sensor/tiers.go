@@ -1,5 +1,11 @@
 package sensor
 
+import (
+	"slices"
+
+	"github.com/goshawk-project/goshawk/internal/event"
+)
+
 // CheckTiers reports a hook or a tier in Options.Tiers that there is not, before anything
 // is loaded.
 func CheckTiers(tiers map[string]string) error {
@@ -24,4 +30,17 @@ type Ring struct {
 // Rings returns the rings and their sizes.
 func (s *Sensor) Rings() []Ring {
 	return []Ring{{"critical", s.options.CriticalBytes}, {"bulk", s.options.BulkBytes}}
+}
+
+// Kinds lists what the hooks observe.
+func Kinds() []event.ID {
+	var all []event.ID
+	for i := range hooks {
+		for _, k := range hooks[i].kinds {
+			if !slices.Contains(all, k) {
+				all = append(all, k)
+			}
+		}
+	}
+	return all
 }

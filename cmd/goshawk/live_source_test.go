@@ -1,0 +1,80 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/goshawk-project/goshawk/internal/audit"
+	"github.com/goshawk-project/goshawk/internal/procfs"
+	"github.com/goshawk-project/goshawk/internal/sensor"
+)
+
+// needAudit skips a test that wants audit for itself.
+func needAudit(t *testing.T) {
+	t.Helper()
+	needRoot(t)
+	if s := audit.Look(procfs.At("")); s.Case != audit.CaseOwn {
+		t.Skip("needs an audit subsystem without an owner: " + strings.Join(s.Lines(), "; "))
+	}
+}
+
+// noHook is every hook of eBPF forced off: what a kernel without BPF would leave.
+func noHook() []string {
+	var args []string
+	for _, name := range sensor.HookNames() {
+		args = append(args, "--tier", name+"=none")
+	}
+	return args
+}
+
+// TestLiveSources asks for sources in different ways, and looks which run.
+func TestLiveSources(t *testing.T) {
+	needAudit(t)
+	before := audit.Look(procfs.At(""))
+	for _, c := range []struct {
+		name   string
+		args   []string
+		ready  string
+		says   string // on standard error
+		tables string // active rows of goshawk_sources by eBPF and audit
+	}{
+		{"auto", nil, "ready: source=ebpf ", "", "ebpf"},
+		{"auto with a kind that eBPF has not", []string{"--kinds", "exec,user"}, "ready: source=ebpf,audit ", "goshawk: source: ebpf, and audit for user\n", "audit ebpf"},
+		{"auto without eBPF", noHook(), "ready: source=audit ", "goshawk: source: audit, since eBPF cannot run: attach BPF programs: none of ", "audit"},
+		{"both", []string{"--source", "both", "--kinds", "exec,mount"}, "ready: source=ebpf,audit ", "goshawk: source: ebpf, and audit for mount\n", "audit ebpf"},
+		{"both, where eBPF does", []string{"--source", "both", "--kinds", "exec"}, "ready: source=ebpf ", "goshawk: source: ebpf, which tells of everything asked for; audit is left alone\n", "ebpf"},
+		{"audit", []string{"--source", "audit", "--kinds", "exec,exit"}, "ready: source=audit ", "", "audit"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := startRun(t, t.TempDir(), append([]string{"--format", "json"}, c.args...)...)
+			out, err := exec.Command("goshawk", "query", "--format", "csv", "--socket", filepath.Join(l.root, "run/goshawk/goshawk.sock"),
+				"SELECT DISTINCT source FROM goshawk_sources WHERE active AND source IN ('ebpf', 'audit') ORDER BY 1").Output()
+			if err != nil {
+				t.Error(err)
+			}
+			check(t, "goshawk_sources", strings.Fields(string(out)), append([]string{"source"}, strings.Fields(c.tables)...))
+			code, stderr := l.stop(os.Interrupt)
+			if code != 0 || !strings.Contains(stderr, c.ready) || !strings.Contains(stderr, c.says) {
+				t.Errorf("exit code %d, want %q and %q in:\n%s", code, c.ready, c.says, stderr)
+			}
+		})
+	}
+	after := audit.Look(procfs.At(""))
+	check(t, "audit afterwards", []any{after.Case, after.Enabled, after.Rules, after.Failure, after.BacklogLimit},
+		[]any{before.Case, before.Enabled, before.Rules, before.Failure, before.BacklogLimit})
+}
+
+func TestLiveNoSource(t *testing.T) {
+	needRoot(t)
+	var stderr strings.Builder
+	cmd := exec.Command("goshawk", append([]string{"run", "--root-dir", t.TempDir(), "--kinds", "dns"}, noHook()...)...)
+	cmd.Stderr = &stderr
+	cmd.Run()
+	if code := cmd.ProcessState.ExitCode(); code != exitUnsupported || strings.Count(stderr.String(), "\n") != 1 ||
+		!strings.HasPrefix(stderr.String(), "goshawk: attach BPF programs: none of 1 hooks works on this kernel") {
+		t.Errorf("exit code %d: %s", code, &stderr)
+	}
+}
