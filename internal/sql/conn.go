@@ -18,6 +18,7 @@ type conn struct {
 	stack   int32           // where SQLite's stack begins in it
 	memory  int64           // SQLite's own limit, in bytes
 	tables  map[string]bool // relations registered here, by lower-case name
+	made    map[string]bool // views of the engine made here
 	regexps regexps
 
 	broken bool // out of memory or trapped: not to be used again
@@ -37,6 +38,7 @@ type conn struct {
 	refused  string      // what the authorizer refused
 	view     string      // the temporary view made or dropped last
 	sight    []*schema.Def
+	planned  []*schema.Def // of the statement prepared last
 
 	row  []schema.Value
 	ends []int
@@ -50,7 +52,7 @@ const (
 )
 
 func (e *Engine) connect(memory int64) (c *conn, err error) {
-	c = &conn{engine: e, memory: memory, tables: map[string]bool{}}
+	c = &conn{engine: e, memory: memory, tables: map[string]bool{}, made: map[string]bool{}}
 	c.warn = c.warning
 	defer func() {
 		if v := recover(); v != nil {
@@ -165,7 +167,7 @@ func (c *conn) query(ctx context.Context, text string, r Receiver) (err error) {
 		if text = skipBlank(text); text == "" {
 			return nil
 		}
-		c.missing, c.refused, c.scanErr = nil, "", nil
+		c.missing, c.refused, c.scanErr, c.planned = nil, "", nil, nil
 		stmt, tail, err := c.db.Prepare(text)
 		if err != nil {
 			return c.explain(ctx, err)
@@ -189,6 +191,9 @@ func (c *conn) run(ctx context.Context, stmt *sqlite3.Stmt, r Receiver) error {
 }
 
 func (c *conn) rows(ctx context.Context, stmt *sqlite3.Stmt, r Receiver) error {
+	if t, ok := r.(TableReceiver); ok {
+		t.Tables(c.planned)
+	}
 	n := stmt.ColumnCount()
 	if n > 0 {
 		names, types := make([]string, n), make([]string, n)
@@ -305,9 +310,18 @@ func (c *conn) authorize(action sqlite3.AuthorizerActionCode, third, fourth, dat
 // pragma_table_info takes a table's name in a string.
 func (c *conn) register(text string) error {
 	c.sight = nil
+	return c.registerWords(text, 0)
+}
+
+func (c *conn) registerWords(text string, depth int) error {
 	for word := range words(text) {
 		key := strings.ToLower(word)
 		relation, ok := c.engine.relations[key]
+		if view, is := c.engine.views[key]; is && !c.made[key] && depth < maxViews {
+			if err := c.makeView(key, view, depth); err != nil {
+				return err
+			}
+		}
 		if !ok {
 			continue
 		}
@@ -319,6 +333,24 @@ func (c *conn) register(text string) error {
 			return err
 		}
 		c.tables[key] = true
+	}
+	return nil
+}
+
+// maxViews bounds how deeply views may use each other.
+const maxViews = 16
+
+// makeView makes a view of the engine known to SQLite, which looks into it on first use.
+func (c *conn) makeView(key string, v View, depth int) error {
+	c.made[key] = true
+	if err := c.registerWords(v.SQL, depth+1); err != nil {
+		return err
+	}
+	views, view := c.views, c.view
+	err := c.db.Exec("CREATE TEMP VIEW IF NOT EXISTS " + sqlite3.QuoteIdentifier(v.Name) + " AS " + v.SQL)
+	c.views, c.view = views, view // which are about the query's own
+	if err != nil { // a query that really uses it fails
+		c.warning(fmt.Sprintf("view %s is left out: %s", v.Name, message(err)))
 	}
 	return nil
 }

@@ -55,8 +55,9 @@ func trapped(v any, limit int64) *Error {
 
 func outOfMemory(limit int64) *Error {
 	return &Error{
-		Text: fmt.Sprintf("out of memory: the query needs more than %d MiB", limit>>20),
-		Hint: "select fewer columns, add a WHERE clause or a LIMIT, or sort less",
+		Text:  fmt.Sprintf("out of memory: the query needs more than %d MiB", limit>>20),
+		Hint:  "select fewer columns, add a WHERE clause or a LIMIT, or sort less",
+		cause: ErrMemory,
 	}
 }
 

@@ -56,6 +56,7 @@ const (
 // BestIndex says which of the conditions this table wants to see, and what a scan with
 // them would cost. SQLite asks several times, for each order of a join.
 func (t *table) BestIndex(info *sqlite3.IndexInfo) error {
+	t.conn.planned = append(t.conn.planned, t.def)
 	cost, rows := scanCost, scanRows
 	if t.def.Events {
 		cost, rows = storeCost, storeRows

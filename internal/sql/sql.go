@@ -31,6 +31,8 @@ type Options struct {
 	Memory int64
 	// Queries is how many queries may run at a time, further ones wait; 8 when zero.
 	Queries int
+	// Views may use relations and each other. One that has a relation's name is left out.
+	Views []View
 }
 
 const (
@@ -59,13 +61,26 @@ type Receiver interface {
 	Warning(sentence string)
 }
 
+// TableReceiver is a Receiver that wants to know which relations a statement reads: Tables
+// is called before Columns, with each of them at least once.
+type TableReceiver interface {
+	Tables(defs []*schema.Def)
+}
+
 // ErrClosed is the cause of a query's end when its Engine was closed.
 var ErrClosed = errors.New("the query engine is closed")
+
+// ErrMemory is the cause of a query's end when it needed more memory than it may have.
+var ErrMemory = errors.New("out of memory")
+
+// View is a name for a query, which other queries may use as a table.
+type View struct{ Name, SQL string }
 
 // Engine answers queries over a fixed set of relations. It is safe for concurrent use.
 type Engine struct {
 	options   Options
 	relations map[string]schema.Relation // by lower-case name and alias
+	views     map[string]View            // by lower-case name
 	names     []string                   // without aliases, in the order given
 	defs      []*schema.Def
 
@@ -89,6 +104,7 @@ func Open(relations []schema.Relation, o Options) (*Engine, error) {
 	e := &Engine{
 		options:   o,
 		relations: make(map[string]schema.Relation, len(relations)),
+		views:     make(map[string]View, len(o.Views)),
 		slots:     make(chan struct{}, o.Queries),
 	}
 	for _, r := range relations {
@@ -102,6 +118,12 @@ func Open(relations []schema.Relation, o Options) (*Engine, error) {
 		}
 		e.names = append(e.names, def.Name)
 		e.defs = append(e.defs, def)
+	}
+	for _, v := range o.Views {
+		key := strings.ToLower(v.Name)
+		if _, ok := e.relations[key]; !ok {
+			e.views[key] = v
+		}
 	}
 	e.ctx, e.cancel = context.WithCancelCause(context.Background())
 	return e, nil
