@@ -42,7 +42,7 @@ var layers = []struct {
 	{"internal/sql", []string{"internal/schema"}, "SQL scans relations, whatever is behind them"},
 	{"internal/state", []string{"internal/event"}, "what is kept is kept whoever means what by it"},
 	{"internal/schedule", []string{"internal/config", "internal/schema", "internal/sql", "internal/state"}, "the schedule asks an engine and fills queues, whoever answers and empties them"},
-	{"internal/sink", []string{"internal/event", "internal/schema"}, "a sink takes completed events and must not ask for more"},
+	{"internal/sink", []string{"internal/event", "internal/schema", "internal/state"}, "a sink takes completed events and finished lines, and must not ask for more"},
 	{"internal/agent", []string{"internal/event", "internal/process"}, "the agent meets sources, the store and sinks through small interfaces, so that each can be replaced"},
 	{"internal/ctl", []string{"internal/schema", "internal/sql"}, "the socket carries rows, whoever made them"},
 	{"cmd/goshawk", []string{"*"}, ""},

@@ -305,3 +305,10 @@ func (d *DB) Done(b Batch, tooLong int, also func(*Tx) error) error {
 	}
 	return nil
 }
+
+// Again returns a channel that takes a token for Ready: lines wait that were not taken.
+func (d *DB) Again(name string) chan<- struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.stream(name).ready
+}
