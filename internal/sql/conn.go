@@ -349,7 +349,7 @@ func (c *conn) makeView(key string, v View, depth int) error {
 	views, view := c.views, c.view
 	err := c.db.Exec("CREATE TEMP VIEW IF NOT EXISTS " + sqlite3.QuoteIdentifier(v.Name) + " AS " + v.SQL)
 	c.views, c.view = views, view // which are about the query's own
-	if err != nil { // a query that really uses it fails
+	if err != nil {               // a query that really uses it fails
 		c.warning(fmt.Sprintf("view %s is left out: %s", v.Name, message(err)))
 	}
 	return nil
