@@ -296,7 +296,7 @@ func (c *Carver) send(ctx context.Context, carve *Carve, file *os.File) error {
 			return err
 		}
 		if session = a.string("session_id"); session == "" {
-			return errors.New("No session_id received from remote endpoint")
+			return errors.New("no session_id received from remote endpoint")
 		}
 		return nil
 	})

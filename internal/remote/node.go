@@ -146,7 +146,7 @@ func (n *Node) request(ctx context.Context) (string, error) {
 	}
 	switch {
 	case key == "":
-		return "", errors.New("No node key returned from TLS enroll plugin")
+		return "", errors.New("no node key returned from TLS enroll plugin")
 	case len(key) > maxKey || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return "", errors.New("the server's node key cannot be sent in a header")
 	}

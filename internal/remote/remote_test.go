@@ -181,8 +181,8 @@ func TestBadSecret(t *testing.T) {
 		t.Error(diff)
 	}
 	for answer, want := range map[string]string{
-		`{"node_key":""}`: "No node key returned", `{"node_key":5}`: "No node key returned", `{"node_key":"a\nb"}`: "cannot be sent in a header",
-		`{"id":"other"}`: "", `[]`: "no JSON object", `{"node_key":"x"`: "no JSON object", ``: "No node key returned",
+		`{"node_key":""}`: "no node key returned", `{"node_key":5}`: "No node key returned", `{"node_key":"a\nb"}`: "cannot be sent in a header",
+		`{"id":"other"}`: "", `[]`: "no JSON object", `{"node_key":"x"`: "no JSON object", ``: "no node key returned",
 	} {
 		s.Do(func() {
 			s.Keys["other"] = true
