@@ -181,7 +181,7 @@ func TestBadSecret(t *testing.T) {
 		t.Error(diff)
 	}
 	for answer, want := range map[string]string{
-		`{"node_key":""}`: "no node key returned", `{"node_key":5}`: "No node key returned", `{"node_key":"a\nb"}`: "cannot be sent in a header",
+		`{"node_key":""}`: "no node key returned", `{"node_key":5}`: "no node key returned", `{"node_key":"a\nb"}`: "cannot be sent in a header",
 		`{"id":"other"}`: "", `[]`: "no JSON object", `{"node_key":"x"`: "no JSON object", ``: "no node key returned",
 	} {
 		s.Do(func() {
