@@ -102,7 +102,7 @@ func Start(t testing.TB) *Server {
 	other, _ = s.authority("others")
 	s.Other = s.pem("other.pem", "CERTIFICATE", other.Raw)
 	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
-		cert, key := s.Issue("server", x509.ExtKeyUsageServerAuth)
+	cert, key := s.Issue("server", x509.ExtKeyUsageServerAuth)
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		t.Fatal(err)
