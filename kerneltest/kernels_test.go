@@ -24,7 +24,7 @@ import (
 var kernels = []string{"5.10", "6.1", "6.12", "newest"}
 
 // packages are those whose live tests run in every guest.
-var packages = []string{"./internal/sensor"}
+var packages = []string{"./internal/sensor", "./internal/audit"}
 
 // modules are what the tests need beyond what Debian's cloud kernels have built in.
 var modules = []string{"drivers/net/veth.ko", "drivers/net/dummy.ko", "fs/overlayfs/overlay.ko"}

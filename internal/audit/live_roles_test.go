@@ -22,9 +22,20 @@ import (
 // roleVar makes the test binary play a part in a process of its own.
 const roleVar = "GOSHAWK_AUDIT_TEST_ROLE"
 
-// play opens a source and says how that went, in a line; then it reads until its standard
-// input ends. It says what it was told on standard error.
 func play(role string) {
+	switch role {
+	case "run":
+		playSource()
+	case "ring":
+		if err := removeByRing(os.Getenv("FILE")); err != nil {
+			fmt.Println(err)
+		}
+	}
+}
+
+// playSource opens a source and says how that went, in a line; then it reads until its standard
+// input ends. It says what it was told on standard error.
+func playSource() {
 	fs := procfs.At("")
 	id, _ := fs.BootID()
 	o := Options{FS: fs, BootID: strings.ReplaceAll(id, "-", ""), StateDir: os.Getenv("STATE"),

@@ -126,6 +126,9 @@ func look(c *control, fs procfs.FS) (State, error) {
 	}
 	defer dir.Close()
 	s.sort(all, dir)
+	if s.status.enabled == locked { // what a goshawk has left there tells, like any other
+		s.rules, s.stale = append(s.rules, s.stale...), nil
+	}
 	s.Rules = len(s.rules)
 	s.Unseen = unseen(s.rules)
 	s.Owner, _ = ownerOf(dir, s.status.pid)
@@ -263,6 +266,8 @@ func unseen(rules [][]byte) []string {
 			case onPerm, onDir, onWatch:
 				files, plain = true, false
 			case onKey:
+			case onPID:
+				plain = plain && f.op == notEqual
 			case onArch:
 				plain = plain && f.op == equal && f.value == abis[0].arch
 			default:

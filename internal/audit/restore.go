@@ -221,6 +221,11 @@ func (j *journal) alive(fs procfs.FS) (bool, error) {
 // it enabled. That its owner is not us any more is for the caller to see to.
 func (j *journal) undo(c *control) error {
 	errs := deleteRules(c, j.rules)
+	if n, err := left(c, j.pid); err != nil {
+		errs = append(errs, err)
+	} else if n > 0 && len(errs) == 0 {
+		errs = append(errs, fmt.Errorf("remove audit rules: %d are still there", n))
+	}
 	now, err := c.status()
 	if err != nil {
 		return errors.Join(append(errs, fmt.Errorf("ask for the state of audit: %w", err))...)
@@ -250,16 +255,34 @@ func (j *journal) undo(c *control) error {
 	return j.remove()
 }
 
-// deleteRules takes rules out, the last first. Those that are gone already are no error.
+// deleteRules takes rules out, the last first. Those that are not there, or that this
+// kernel would never have taken (EINVAL), are no error.
 func deleteRules(c *control, rules [][]byte) []error {
 	var errs []error
 	for _, raw := range slices.Backward(rules) {
-		if err := c.do(msgDelRule, raw, nil); err != nil && err != unix.ENOENT {
+		switch err := c.do(msgDelRule, raw, nil); err {
+		case nil, unix.ENOENT, unix.EINVAL:
+		case unix.EPERM: // for the others, too
+			return append(errs, fmt.Errorf("remove audit rules: %w", err))
+		default:
 			errs = append(errs, fmt.Errorf("remove audit rule: %w", err))
-			if err == unix.EPERM { // for the others, too
-				break
-			}
 		}
 	}
 	return errs
+}
+
+// left counts rules that a process has added and that are still there.
+func left(c *control, pid uint32) (n int, err error) {
+	rules, err := c.rules()
+	if err != nil {
+		return 0, fmt.Errorf("list audit rules: %w", err)
+	}
+	for _, raw := range rules {
+		if r, ok := parseRule(raw); ok && r.key() == Key {
+			if f, ok := r.one(onPID); ok && f.op == notEqual && f.value == pid {
+				n++
+			}
+		}
+	}
+	return n, nil
 }

@@ -156,8 +156,9 @@ func (s *Source) repair() error {
 	case alive && j.pid != s.self:
 		return &ErrBusy{j.pid}
 	}
-	if err := j.undo(s.c); err != nil {
-		return fmt.Errorf("put audit back as it was before goshawk (pid %d) was killed: %w", j.pid, err)
+	if err := j.undo(s.c); err != nil { // the journal stays, for another try
+		s.tell("audit could not be put back as it was before goshawk (pid %d) ended: %v", j.pid, err)
+		return nil
 	}
 	s.tell("audit: put back as it was before goshawk (pid %d) was killed", j.pid)
 	return nil
