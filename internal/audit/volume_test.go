@@ -7,7 +7,7 @@ import (
 )
 
 // record is a SYSCALL record of a call made through an ABI.
-func record(serial int, abi abi, number int, rest string) []byte {
+func sysRecord(serial int, abi abi, number int, rest string) []byte {
 	return fmt.Appendf(nil, "audit(1795386465.756:%d): arch=%s syscall=%d success=yes exit=0 %s", serial, abi.text, number, rest)
 }
 
@@ -19,12 +19,12 @@ func TestGroupOf(t *testing.T) {
 		text string
 		want string
 	}{
-		{recSyscall, string(record(1, abis[0], number("execve", abis[0]), "a0=1")), "exec"},
-		{recSyscall, string(record(1, abis[1], number("execve", abis[1]), "a0=1")), "exec"},
-		{recSyscall, string(record(1, abis[0], number("unlinkat", abis[0]), "")), "file"},
-		{recSyscall, string(record(1, abis[0], 511, "")), "other"},
-		{recSyscall, string(record(1, abis[0], 512, "")), "other"},
-		{recSyscall, string(record(1, abi{text: "1"}, 11, "")), "other"},
+		{recSyscall, string(sysRecord(1, abis[0], number("execve", abis[0]), "a0=1")), "exec"},
+		{recSyscall, string(sysRecord(1, abis[1], number("execve", abis[1]), "a0=1")), "exec"},
+		{recSyscall, string(sysRecord(1, abis[0], number("unlinkat", abis[0]), "")), "file"},
+		{recSyscall, string(sysRecord(1, abis[0], 511, "")), "other"},
+		{recSyscall, string(sysRecord(1, abis[0], 512, "")), "other"},
+		{recSyscall, string(sysRecord(1, abi{text: "1"}, 11, "")), "other"},
 		{recSyscall, "audit(1.2:3): arch=c000003e syscall=184467440737095516160 ", "other"},
 		{recSyscall, "audit(1.2:3)", "other"},
 		{recSyscall, "", "other"},
@@ -47,7 +47,7 @@ func TestGroupOf(t *testing.T) {
 	}
 	for a0, want := range map[string]string{"2": "bind", "3": "connect", "4": "listen", "5": "accept", "12": "accept", "9": "other", "zz": "other"} {
 		name := "other"
-		if g := v.groupOf(recSyscall, record(1, abis[1], 102, "a0="+a0+" a1=ff")); g != foreign {
+		if g := v.groupOf(recSyscall, sysRecord(1, abis[1], 102, "a0="+a0+" a1=ff")); g != foreign {
 			name = groups[g].name
 		}
 		if name != want {
@@ -65,7 +65,7 @@ func TestRates(t *testing.T) {
 	admits := func(n, call int) (through int) {
 		for range n {
 			serial++
-			first := v.admit(recSyscall, record(serial, abis[0], call, ""), now)
+			first := v.admit(recSyscall, sysRecord(serial, abis[0], call, ""), now)
 			more := v.admit(1307, fmt.Appendf(nil, `audit(1795386465.756:%d): cwd="/"`, serial), now)
 			last := v.admit(recEOE, fmt.Appendf(nil, "audit(1795386465.756:%d): ", serial), now)
 			if first != more || first != last {
@@ -91,7 +91,7 @@ func TestRates(t *testing.T) {
 	if n := admits(200, exec); n != 10*burstSeconds {
 		t.Errorf("a burst of %d after an hour, want %d", n, 10*burstSeconds)
 	}
-	g := v.groupOf(recSyscall, record(1, abis[0], exec, ""))
+	g := v.groupOf(recSyscall, sysRecord(1, abis[0], exec, ""))
 	if seen, lost := v.seen[g].Load(), v.lost[g][byRate].Load(); seen != 600 || lost != 600-105 {
 		t.Errorf("seen %d, lost %d", seen, lost)
 	}
@@ -106,7 +106,7 @@ func TestPressure(t *testing.T) {
 	now := time.Unix(100, 0)
 	shed := func() (out string) {
 		for _, name := range []string{"unlinkat", "connect", "exit_group", "execve", "setuid"} {
-			if !v.admit(recSyscall, record(1, abis[0], int(callNamed(name).number(abis[0])), ""), now) {
+			if !v.admit(recSyscall, sysRecord(1, abis[0], int(callNamed(name).number(abis[0])), ""), now) {
 				out += name + " "
 			}
 		}
@@ -149,7 +149,7 @@ func TestShedSerials(t *testing.T) {
 	now := time.Unix(100, 0)
 	exec := int(callNamed("execve").number(abis[0]))
 	for i := 1; i <= 1000; i++ {
-		v.admit(recSyscall, record(i, abis[0], exec, ""), now)
+		v.admit(recSyscall, sysRecord(i, abis[0], exec, ""), now)
 	}
 	if v.open != len(v.dropped) {
 		t.Errorf("%d events are open", v.open)
@@ -167,7 +167,7 @@ func TestShedSerials(t *testing.T) {
 func TestAdmitAllocates(t *testing.T) {
 	v := newVolume(nil)
 	now := time.Unix(100, 0)
-	r := record(1, abis[0], int(callNamed("execve").number(abis[0])), "a0=1")
+	r := sysRecord(1, abis[0], int(callNamed("execve").number(abis[0])), "a0=1")
 	if n := testing.AllocsPerRun(100, func() {
 		v.admit(recSyscall, r, now)
 		v.admit(recEOE, r, now)
@@ -178,8 +178,8 @@ func TestAdmitAllocates(t *testing.T) {
 }
 
 func FuzzAdmit(f *testing.F) {
-	f.Add(uint16(recSyscall), record(7, abis[0], 59, "a0=1"))
-	f.Add(uint16(recSyscall), record(7, abis[1], 102, "a0=3"))
+	f.Add(uint16(recSyscall), sysRecord(7, abis[0], 59, "a0=1"))
+	f.Add(uint16(recSyscall), sysRecord(7, abis[1], 102, "a0=3"))
 	f.Add(uint16(recUringOp), []byte("audit(1.2:3): uring_op=18 success=yes"))
 	f.Add(uint16(recEOE), []byte("audit(1.2:18446744073709551615): "))
 	f.Fuzz(func(t *testing.T, typ uint16, b []byte) {
@@ -193,7 +193,7 @@ func FuzzAdmit(f *testing.F) {
 func BenchmarkAdmit(b *testing.B) {
 	v := newVolume(map[string]float64{"exec": 0})
 	now := time.Now()
-	r := record(1, abis[0], int(callNamed("execve").number(abis[0])), "a0=1")
+	r := sysRecord(1, abis[0], int(callNamed("execve").number(abis[0])), "a0=1")
 	for b.Loop() {
 		v.admit(recSyscall, r, now)
 	}
