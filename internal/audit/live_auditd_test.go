@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -91,6 +92,8 @@ func startAuditd(t testing.TB) *auditd {
 func (a *auditd) start() {
 	a.t.Helper()
 	a.cmd = exec.Command("auditd", "-n", "-c", a.dir)
+	// A test run that is killed takes it along.
+	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGTERM}
 	a.cmd.Stdout, a.cmd.Stderr = &a.said, &a.said
 	if err := a.cmd.Start(); err != nil {
 		a.t.Fatal(err)

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"os/exec"
 	"sync"
 	"testing"
 
@@ -60,7 +61,11 @@ func TestLiveBacklog(t *testing.T) {
 	eventually(t, "a queue of one record loses some", func() bool {
 		var wait sync.WaitGroup // the kernel's thread is quick
 		for range 8 {
-			wait.Go(func() { run(t, "/bin/true") })
+			wait.Go(func() {
+				if err := exec.Command("/bin/true").Run(); err != nil {
+					t.Error(err)
+				}
+			})
 		}
 		wait.Wait()
 		execs += 8

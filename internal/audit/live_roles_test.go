@@ -99,6 +99,10 @@ func start(t testing.TB, state string, attr *syscall.SysProcAttr) *role {
 	}
 	r := &role{t: t, cmd: exec.Command(binary)}
 	r.cmd.Env = append(os.Environ(), roleVar+"=run", "STATE="+state)
+	if attr == nil {
+		attr = &syscall.SysProcAttr{}
+	}
+	attr.Pdeathsig = unix.SIGTERM // a test run that is killed takes it along
 	r.cmd.SysProcAttr = attr
 	r.cmd.Stderr = &r.said
 	if r.in, err = r.cmd.StdinPipe(); err != nil {
