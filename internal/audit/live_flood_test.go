@@ -78,14 +78,15 @@ func TestLiveBacklog(t *testing.T) {
 		run(t, "/bin/true")
 		execs++
 		after, err = c.status()
-		return err == nil && l.lost("backlog") >= uint64(after.lost-before.lost)
+		return err == nil && l.s.kernelLost.Load() >= uint64(after.lost-before.lost)
 	})
 	l.stop()
-	if after, err = c.status(); err != nil || l.lost("backlog") > uint64(after.lost-before.lost) {
-		t.Errorf("the kernel lost %d records, counted are %d, %v", after.lost-before.lost, l.lost("backlog"), err)
+	if after, err = c.status(); err != nil || l.s.kernelLost.Load() > uint64(after.lost-before.lost) {
+		t.Errorf("the kernel lost %d records, counted are %d, %v", after.lost-before.lost, l.s.kernelLost.Load(), err)
 	}
-	if got := l.seen("exec") + l.lost("backlog"); got < execs {
-		t.Errorf("%d execs are %d seen and lost", execs, got)
+	// Of what the kernel did tell, some was shed: a queue of one is full soon.
+	if got := l.seen("exec") + l.s.kernelLost.Load(); got < execs || l.lost("backlog") < l.s.kernelLost.Load() {
+		t.Errorf("%d execs are %d seen and lost, %d lost", execs, got, l.lost("backlog"))
 	}
 }
 
