@@ -75,6 +75,8 @@ type Kind struct {
 	Critical bool
 	// New makes an empty event of this kind.
 	New func() Event
+	// Is reports whether an event is of this kind's type.
+	Is func(Event) bool
 	// Copy makes to what from is; false when either is not of this kind's type.
 	Copy func(to, from Event) bool
 	// Columns are the native columns: those of all kinds, then its own.
@@ -103,6 +105,10 @@ func kindOf[T any, P interface {
 }](k Kind) *Kind {
 	k.Name = names[k.ID]
 	k.New = func() Event { return P(new(T)) }
+	k.Is = func(e Event) bool {
+		_, ok := e.(P)
+		return ok
+	}
 	k.Copy = func(to, from Event) bool {
 		t, ok := to.(P)
 		f, same := from.(P)

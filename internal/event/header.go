@@ -119,6 +119,9 @@ var headerColumns = []schema.Column[*Header]{
 	schema.Str("pod_namespace", func(h *Header) *string { return &h.PodNamespace }, "Kubernetes namespace of the pod"),
 }
 
+// Shared is how many columns all kinds have, before their own.
+var Shared = len(headerColumns)
+
 // columns joins the shared columns with a kind's own.
 func columns[T Event](own ...schema.Column[T]) []Column {
 	out := make([]Column, 0, len(headerColumns)+len(own))

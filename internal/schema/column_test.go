@@ -16,15 +16,15 @@ func TestAppendTime(t *testing.T) {
 		time.Date(1969, 12, 31, 23, 59, 59, 5, time.UTC),
 	} {
 		want := tm.UTC().Format("2006-01-02T15:04:05.000000000Z07:00")
-		if got := string(appendTime(nil, tm.UnixNano())); got != want {
-			t.Errorf("appendTime(%d) = %s, want %s", tm.UnixNano(), got, want)
+		if got := string(AppendTime(nil, tm.UnixNano())); got != want {
+			t.Errorf("AppendTime(%d) = %s, want %s", tm.UnixNano(), got, want)
 		}
 	}
 	for d := int64(-200000); d < 200000; d++ {
 		tm := time.Unix(d*86400/4+d, 7)
 		want := tm.UTC().Format("2006-01-02T15:04:05.000000000Z07:00")
-		if got := string(appendTime(nil, tm.UnixNano())); got != want {
-			t.Fatalf("appendTime(%d) = %s, want %s", tm.UnixNano(), got, want)
+		if got := string(AppendTime(nil, tm.UnixNano())); got != want {
+			t.Fatalf("AppendTime(%d) = %s, want %s", tm.UnixNano(), got, want)
 		}
 	}
 }

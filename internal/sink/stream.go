@@ -23,8 +23,14 @@ type Encoder func(dst []byte, e event.Event) []byte
 // a busy host.
 const DefaultQueue = 4 << 20
 
-// keepBuffer is the largest buffer kept when a burst is over: what comes in 10 ms of a flood.
-const keepBuffer = 1 << 20
+// Events are encoded into chunks of one size, which are used again: a buffer that grew with
+// each burst would be copied as it grows, and be the collector's to find.
+const (
+	chunkSize = 64 << 10
+	chunkRoom = 8 << 10 // less is left for the next chunk: most events fit
+	// keepChunks are kept when a burst is over: what comes in 25 ms of a flood.
+	keepChunks = 16
+)
 
 // Options of a Stream.
 type Options struct {
@@ -45,10 +51,11 @@ type Stream struct {
 	fail chan struct{} // closed at the first failed write
 
 	mu        sync.Mutex
-	queue     []byte  // encoded, waiting
-	queued    tallies // events in queue
-	writing   int     // bytes that the writer holds
-	inFlight  tallies // events that the writer holds
+	queue     [][]byte // encoded, waiting
+	bytes     int      // in queue, and those that the writer holds
+	free      [][]byte // empty chunks
+	queued    tallies  // events in queue
+	inFlight  tallies  // events that the writer holds
 	delivered tallies
 	full      tallies
 	unwritten tallies // lost with the writer
@@ -96,18 +103,37 @@ func (s *Stream) Offer(events []event.Event) {
 			s.unwritten[kind]++
 			continue
 		}
-		before := len(s.queue)
-		s.queue = s.opt.Encode(s.queue, e)
-		if len(s.queue)+s.writing > s.opt.Queue {
-			s.queue = s.queue[:before]
+		chunk := s.chunk()
+		before := len(*chunk)
+		longer := s.opt.Encode(*chunk, e)
+		if s.bytes+len(longer)-before > s.opt.Queue {
 			s.full[kind]++
 			continue
 		}
+		s.bytes += len(longer) - before
+		*chunk = longer
 		s.queued[kind]++
 	}
 	if len(s.queue) > 0 {
 		s.signal()
 	}
+}
+
+// chunk returns one with room for an event.
+func (s *Stream) chunk() *[]byte {
+	if n := len(s.queue); n > 0 {
+		if last := &s.queue[n-1]; cap(*last)-len(*last) >= chunkRoom || len(*last) == 0 {
+			return last
+		}
+	}
+	var c []byte
+	if n := len(s.free); n > 0 {
+		c, s.free = s.free[n-1], s.free[:n-1]
+	} else {
+		c = make([]byte, 0, chunkSize)
+	}
+	s.queue = append(s.queue, c)
+	return &s.queue[len(s.queue)-1]
 }
 
 func (s *Stream) signal() {
@@ -117,29 +143,37 @@ func (s *Stream) signal() {
 	}
 }
 
-// write is the writer's goroutine. The queue and the buffer being written change places.
+// write is the writer's goroutine. It takes all that waits, and gives chunks back when they
+// are written.
 func (s *Stream) write() {
 	defer close(s.done)
-	var spare []byte
+	var out [][]byte
 	for range s.wake {
 		s.mu.Lock()
-		out, closed := s.queue, s.closed
-		s.queue, s.writing = spare[:0], len(out)
+		var closed bool
+		out, s.queue, closed = s.queue, out[:0], s.closed
 		s.inFlight.add(&s.queued)
 		s.mu.Unlock()
 
 		var err error
-		if len(out) > 0 {
-			_, err = s.w.Write(out)
+		for _, chunk := range out {
+			if len(chunk) > 0 && err == nil {
+				_, err = s.w.Write(chunk)
+			}
+			s.mu.Lock()
+			s.bytes -= len(chunk)
+			if len(s.free) < keepChunks && cap(chunk) == chunkSize {
+				s.free = append(s.free, chunk[:0])
+			}
+			s.mu.Unlock()
 		}
+		clear(out)
 
 		s.mu.Lock()
-		s.writing = 0
 		if err != nil {
 			s.err = err
 			s.unwritten.add(&s.inFlight)
-			s.unwritten.add(&s.queued)
-			s.queue = nil
+			s.drop()
 			close(s.fail)
 		} else {
 			s.delivered.add(&s.inFlight)
@@ -152,10 +186,13 @@ func (s *Stream) write() {
 		if closed {
 			s.signal()
 		}
-		if spare = out; cap(spare) > keepBuffer {
-			spare = nil
-		}
 	}
+}
+
+// drop counts what is queued as lost with the writer.
+func (s *Stream) drop() {
+	s.unwritten.add(&s.queued)
+	s.queue, s.free = nil, nil
 }
 
 // Failed is closed when a write has failed: nothing more will be written. Close says why.
@@ -180,8 +217,7 @@ func (s *Stream) Close(ctx context.Context) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.unwritten.add(&s.inFlight)
-		s.unwritten.add(&s.queued)
-		s.queue = nil
+		s.drop()
 		return fmt.Errorf("write %s: %w", s.opt.Name, errSlow)
 	}
 	if s.err != nil {

@@ -2,11 +2,13 @@ package sink
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -84,7 +86,7 @@ func TestSlowReaderCostsEventsNotTime(t *testing.T) {
 	s.Offer(events(event.KindExec)) // 5 bytes, and the writer is stuck with them
 	for stuck := false; !stuck; {
 		s.mu.Lock()
-		stuck = s.writing > 0
+		stuck = len(s.queue) == 0 && s.bytes > 0
 		s.mu.Unlock()
 	}
 	s.Offer(events(event.KindExit, event.KindExec, event.KindConnect, event.KindExec, event.KindExec))
@@ -185,5 +187,68 @@ func BenchmarkOffer(b *testing.B) {
 				b.Fatal(err)
 			}
 		})
+	}
+}
+
+// TestStreamOfManySizes writes events from a byte to several chunks' worth, and asks for
+// each back, in order.
+func TestStreamOfManySizes(t *testing.T) {
+	var want, got bytes.Buffer
+	var size int
+	s := NewStream(&got, Options{Name: "x", Queue: 64 << 20, Encode: func(dst []byte, e event.Event) []byte {
+		for range size {
+			dst = append(dst, byte('a'+size%26))
+		}
+		return append(dst, '\n')
+	}})
+	n := uint64(0)
+	for _, size = range []int{0, 1, 8 << 10, 40 << 10, 20 << 10, 200 << 10, 3, 57 << 10, 7, 64 << 10, 9} {
+		for range 3 {
+			s.Offer(events(event.KindExec))
+			want.Write(s.opt.Encode(nil, nil))
+			n++
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := closeWithin(t, s, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(want.Bytes(), got.Bytes()) {
+		t.Errorf("%d bytes were written, and not those of %d offered", got.Len(), want.Len())
+	}
+	wantCounts(t, s, event.Count{Source: "x", Kind: event.KindExec, What: event.Delivered, N: n})
+	if s.bytes != 0 || len(s.free) > keepChunks {
+		t.Errorf("%d bytes are queued, %d chunks kept", s.bytes, len(s.free))
+	}
+	for _, c := range s.free {
+		if cap(c) != chunkSize {
+			t.Errorf("a chunk of %d bytes is kept", cap(c))
+		}
+	}
+}
+
+// TestStreamAllocatesNothing offers what a flood brings, again and again.
+func TestStreamAllocatesNothing(t *testing.T) {
+	s := NewStream(io.Discard, Options{Name: "x", Encode: NewJSON().Append})
+	all := traffic()
+	round := func() {
+		for b := all; len(b) > 0; b = b[min(len(b), event.BatchSize):] {
+			s.Offer(b[:min(len(b), event.BatchSize)])
+		}
+		for wait := true; wait; {
+			s.mu.Lock()
+			wait = s.bytes > 0
+			s.mu.Unlock()
+			runtime.Gosched()
+		}
+	}
+	for range 20 {
+		round()
+	}
+	if n := testing.AllocsPerRun(100, round); n > 1 { // the scheduler's, now and then
+		t.Errorf("%v allocations for %d events", n, len(all))
+	}
+	if err := closeWithin(t, s, time.Minute); err != nil {
+		t.Fatal(err)
 	}
 }
