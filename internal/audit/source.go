@@ -421,10 +421,15 @@ func (s *Source) Hooks() []event.Hook {
 // Counts returns the counters of the way from the kernel to the agent.
 func (s *Source) Counts() []event.Count {
 	var out []event.Count
+	var undecoded [event.MaxKind + 1]uint64 // by kind: what was lost before it was decoded
 	add := func(kind event.ID, what, reason string, n uint64) {
 		if n > 0 {
 			out = append(out, event.Count{Source: "audit", Kind: kind, What: what, Reason: reason, N: n})
 		}
+	}
+	lost := func(kind event.ID, reason string, n uint64) {
+		undecoded[kind] += n
+		add(kind, event.Lost, reason, n)
 	}
 	for g := range s.volume.lost {
 		kind := event.ID(0)
@@ -432,7 +437,7 @@ func (s *Source) Counts() []event.Count {
 			kind = groups[g].kinds[0]
 		}
 		for r := range reasonNames {
-			add(kind, event.Lost, reasonNames[r], s.volume.lost[g][r].Load())
+			lost(kind, reasonNames[r], s.volume.lost[g][r].Load())
 		}
 	}
 	for kind := range s.delivered {
@@ -440,10 +445,20 @@ func (s *Source) Counts() []event.Count {
 		add(event.ID(kind), event.Lost, reasonNames[byQueue], s.unqueued[kind].Load())
 	}
 	// The kernel counts records, of whatever kind: it cannot say which events they were of.
-	add(0, event.Lost, reasonNames[byBacklog], s.kernelLost.Load())
-	add(0, event.Lost, "netlink_overrun", s.overrun.Load())
-	add(0, event.Lost, "malformed", s.broken.Load())
-	return append(out, s.decode.counts()...)
+	lost(0, reasonNames[byBacklog], s.kernelLost.Load())
+	lost(0, "netlink_overrun", s.overrun.Load())
+	lost(0, "malformed", s.broken.Load())
+	for _, c := range s.decode.counts() {
+		if c.What == event.Generated {
+			undecoded[c.Kind] += c.N
+		} else {
+			out = append(out, c)
+		}
+	}
+	for kind, n := range undecoded {
+		add(event.ID(kind), event.Generated, "", n)
+	}
+	return out
 }
 
 // Run sends batches of events until ctx ends; then it takes our rules out, and sends what

@@ -79,6 +79,9 @@ func gained(e *Credential) schema.Value {
 // Capabilities names the members of a set, lowest first, with commas.
 func Capabilities(set uint64) string {
 	var b strings.Builder
+	if set>>63 != 0 { // kernels before 3.16 fill the set up
+		set &= 1<<len(capabilities) - 1
+	}
 	for i := range 64 {
 		if set>>i&1 == 0 {
 			continue

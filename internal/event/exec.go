@@ -22,7 +22,7 @@ type Exec struct {
 	Deleted       bool   // the file has no name left (nlink 0)
 	Inode         uint64
 	Mode          uint32 // file type and permission bits
-	OwnerUID      uint32
+	OwnerUID      uint32 // Unset unknown, as the five below
 	OwnerGID      uint32
 	SUID          uint32
 	SGID          uint32
@@ -59,12 +59,12 @@ var execKind = kindOf[Exec](Kind{
 		schema.Bool("deleted", func(e *Exec) *bool { return &e.Deleted }, "1 when the file executed has no name left"),
 		schema.Int("inode", func(e *Exec) *uint64 { return &e.Inode }, "Inode of the file executed", schema.OmitZero),
 		schema.Int("mode", func(e *Exec) *uint32 { return &e.Mode }, "Type and permission bits of the file executed", schema.OmitZero),
-		schema.Int("owner_uid", func(e *Exec) *uint32 { return &e.OwnerUID }, "Owner of the file executed"),
-		schema.Int("owner_gid", func(e *Exec) *uint32 { return &e.OwnerGID }, "Group of the file executed"),
-		schema.Int("suid", func(e *Exec) *uint32 { return &e.SUID }, "Saved user"),
-		schema.Int("sgid", func(e *Exec) *uint32 { return &e.SGID }, "Saved group"),
-		schema.Int("fsuid", func(e *Exec) *uint32 { return &e.FSUID }, "File system user"),
-		schema.Int("fsgid", func(e *Exec) *uint32 { return &e.FSGID }, "File system group"),
+		schema.Int("owner_uid", func(e *Exec) *uint32 { return &e.OwnerUID }, "Owner of the file executed", schema.OmitUnset),
+		schema.Int("owner_gid", func(e *Exec) *uint32 { return &e.OwnerGID }, "Group of the file executed", schema.OmitUnset),
+		schema.Int("suid", func(e *Exec) *uint32 { return &e.SUID }, "Saved user", schema.OmitUnset),
+		schema.Int("sgid", func(e *Exec) *uint32 { return &e.SGID }, "Saved group", schema.OmitUnset),
+		schema.Int("fsuid", func(e *Exec) *uint32 { return &e.FSUID }, "File system user", schema.OmitUnset),
+		schema.Int("fsgid", func(e *Exec) *uint32 { return &e.FSGID }, "File system group", schema.OmitUnset),
 		schema.Bool("path_truncated", func(e *Exec) *bool { return &e.PathTruncated }, "1 when path, filename or cwd was cut"),
 		schema.Bool("upper_layer", func(e *Exec) *bool { return &e.UpperLayer }, "1 when the file's content is in the upper layer of an overlay: written since the image was made"),
 		schema.Bool("not_in_image", func(e *Exec) *bool { return &e.NotInImage }, "1 in a container when the file is none of its image's: written since, or on another mount"),

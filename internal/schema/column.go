@@ -78,7 +78,11 @@ func Int[T any, N integer](name string, at func(T) *N, doc string, flags ...Flag
 		SetInt:    func(r T, n int64) { *at(r) = N(n) },
 		At:        func(r T) any { return at(r) },
 	}
-	if unknown, ok := c.Unknown(); ok {
+	if c.omits = c.Has(OmitZero) || c.Has(OmitUnset); c.omits {
+		if c.Has(OmitUnset) {
+			c.unknown = int64(^N(0))
+		}
+		unknown := c.unknown
 		c.Value = func(r T) Value {
 			if n := int64(*at(r)); n != unknown {
 				return IntValue(n)
@@ -185,7 +189,7 @@ func (c *Column[T]) AppendJSON(dst []byte, r T) []byte {
 	}
 	if c.Int != nil {
 		n := c.Int(r)
-		if unknown, ok := c.Unknown(); ok && n == unknown {
+		if c.omits && n == c.unknown {
 			return dst
 		}
 		dst = append(dst, c.key...)

@@ -41,7 +41,7 @@ const (
 	Optimized
 	// OmitZero says that zero means unknown: NULL in SQL, absent in JSON.
 	OmitZero
-	// OmitUnset says the same of 4294967295, the kernel's (uid_t)-1.
+	// OmitUnset says the same of all bits set: the kernel's (uid_t)-1.
 	OmitUnset
 	// Internal columns are kept with the event but are no part of any table.
 	Internal
@@ -73,22 +73,16 @@ type ColumnDef struct {
 	Aliases []string // further hidden names of the same cell
 	Collate string   // "", "nocase", "version", "version_dpkg" …
 
-	key string // `"name":`, as JSON wants it before the cell
+	key     string // `"name":`, as JSON wants it before the cell
+	unknown int64  // an integer that stands for an unknown cell, when omits is set
+	omits   bool
 }
 
 // Has reports whether all flags f are set.
 func (c *ColumnDef) Has(f Flag) bool { return c.Flags&f == f }
 
 // Unknown returns the integer that stands for an unknown cell, if any does.
-func (c *ColumnDef) Unknown() (int64, bool) {
-	switch {
-	case c.Has(OmitZero):
-		return 0, true
-	case c.Has(OmitUnset):
-		return 1<<32 - 1, true
-	}
-	return 0, false
-}
+func (c *ColumnDef) Unknown() (n int64, ok bool) { return c.unknown, c.omits }
 
 // Def is what is known of a table without its rows.
 type Def struct {

@@ -298,6 +298,9 @@ func appendArguments(dst []byte, list string, cut bool, length uint64) []byte {
 
 func (t *Text) appendExit(dst []byte, e *event.Exit) []byte {
 	dst = t.appendEnd(dst, e.ExitCode, e.Signal, e.CoreDumped)
+	if e.DurationNs == event.Missing {
+		return dst
+	}
 	dst = append(dst, ", "...)
 	return appendDuration(dst, e.DurationNs)
 }

@@ -1,0 +1,343 @@
+package audit
+
+import (
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/goshawk-project/goshawk/internal/event"
+)
+
+// credential decodes set*id, setgroups and capset. The record holds who the process is
+// after the call; before it is not told.
+func (d *decoder) credential(g *bundle) {
+	c := &d.call
+	e, _ := d.add(event.KindCredential, g.stamp).(*event.Credential)
+	if e == nil {
+		return
+	}
+	d.caller(&e.Header)
+	d.newIDs(e)
+	e.Operation = strings.TrimSuffix(c.def.name, "32")
+	e.Result = c.result()
+	narrow := c.arch == archI386 && e.Operation == c.def.name // 16 bits
+	b := d.text[:0]
+	for i := range int(c.def.nargs) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		n := int64(uint32(c.args[i]))
+		if n == unset || narrow && uint16(n) == 1<<16-1 {
+			n = -1
+		}
+		b = strconv.AppendInt(b, n, 10)
+	}
+	d.text = b
+	e.Argument = d.strings.get(b)
+	if strings.HasPrefix(e.Operation, "setfs") && c.ended {
+		// These return the number that was in force, and never fail.
+		e.Result = "ok"
+		if e.Operation == "setfsuid" {
+			e.OldFSUID = uint32(c.exit)
+		} else {
+			e.OldFSGID = uint32(c.exit)
+		}
+	}
+	if text, ok := g.find(typeCapset); ok {
+		f := pairs{text}
+		for x, ok := f.next(); ok; x, ok = f.next() {
+			switch string(x.key) {
+			case "cap_pi":
+				e.NewInheritable = d.strings.get(x.value)
+			case "cap_pp":
+				e.NewPermitted = d.strings.get(x.value)
+			case "cap_pe":
+				e.NewEffective = d.strings.get(x.value)
+			case "cap_pa":
+				e.NewAmbient = d.strings.get(x.value)
+			}
+		}
+	}
+}
+
+// newIDs fills in users and groups after a call, and that those before are not known.
+func (d *decoder) newIDs(e *event.Credential) {
+	c := &d.call
+	e.OldUID, e.OldEUID, e.OldSUID, e.OldFSUID = unset, unset, unset, unset
+	e.OldGID, e.OldEGID, e.OldSGID, e.OldFSGID = unset, unset, unset, unset
+	e.NewUID, e.NewEUID, e.NewSUID, e.NewFSUID = c.uid, c.euid, c.suid, c.fsuid
+	e.NewGID, e.NewEGID, e.NewSGID, e.NewFSGID = c.gid, c.egid, c.sgid, c.fsgid
+}
+
+// gained decodes what the file executed gave the process: a BPRM_FCAPS record is written
+// when an exec raised capabilities.
+func (d *decoder) gained(g *bundle) {
+	text, ok := g.find(typeBprmFcaps)
+	if !ok {
+		return
+	}
+	e, _ := d.add(event.KindCredential, g.stamp).(*event.Credential)
+	if e == nil {
+		return
+	}
+	d.caller(&e.Header)
+	d.newIDs(e)
+	e.Operation, e.Result = "exec", d.call.result()
+	f := pairs{text}
+	for x, ok := f.next(); ok; x, ok = f.next() {
+		s := ""
+		if _, ok := hexNumber(x.value); ok {
+			s = d.strings.get(x.value)
+		}
+		switch string(x.key) {
+		case "old_pp":
+			e.OldPermitted = s
+		case "old_pe":
+			e.OldEffective = s
+		case "new_pp", "pp": // so called from Linux 4.15
+			e.NewPermitted = s
+		case "new_pe", "pe":
+			e.NewEffective = s
+		case "new_pi", "pi":
+			e.NewInheritable = s
+		case "pa":
+			e.NewAmbient = s
+		}
+	}
+}
+
+// object is an OBJ_PID record: the process that a call was about.
+type object struct {
+	pid, uid, auid uint32
+	comm           string
+}
+
+func (d *decoder) object(text []byte) object {
+	o := object{uid: unset, auid: unset}
+	f := pairs{text}
+	for x, ok := f.next(); ok; x, ok = f.next() {
+		switch string(x.key) {
+		case "opid":
+			if n := uid(x.value); n != unset {
+				o.pid = n
+			}
+		case "oauid":
+			o.auid = uid(x.value)
+		case "ouid":
+			o.uid = uid(x.value)
+		case "ocomm":
+			o.comm = d.untrusted(&x)
+		}
+	}
+	return o
+}
+
+// ptrace decodes ptrace, process_vm_readv and process_vm_writev.
+func (d *decoder) ptrace(g *bundle) {
+	c := &d.call
+	e, _ := d.add(event.KindPtrace, g.stamp).(*event.Ptrace)
+	if e == nil {
+		return
+	}
+	d.caller(&e.Header)
+	e.Result = c.result()
+	e.TargetUID = unset
+	place := 0
+	if e.Request = c.def.name; e.Request == "ptrace" {
+		e.Request, place = requestName(c.args[0]), 1
+	}
+	if text, ok := g.find(typeObjPID); ok {
+		o := d.object(text)
+		e.TargetPID, e.TargetUID, e.TargetComm = o.pid, o.uid, o.comm
+	} else if n := c.signed(place); e.Request == "traceme" {
+		e.TargetPID = c.ppid
+	} else if n > 0 {
+		e.TargetPID = uint32(n)
+	}
+}
+
+// requests are those of linux/ptrace.h, the same on all architectures.
+var requests = map[uint64]string{
+	0: "traceme", 1: "peektext", 2: "peekdata", 3: "peekusr", 4: "poketext", 5: "pokedata", 6: "pokeusr", 7: "cont",
+	8: "kill", 9: "singlestep", 12: "getregs", 13: "setregs", 14: "getfpregs", 15: "setfpregs", 16: "attach",
+	17: "detach", 24: "syscall", 0x4200: "setoptions", 0x4201: "geteventmsg", 0x4202: "getsiginfo",
+	0x4203: "setsiginfo", 0x4204: "getregset", 0x4205: "setregset", 0x4206: "seize", 0x4207: "interrupt",
+	0x4208: "listen", 0x4209: "peeksiginfo", 0x420a: "getsigmask", 0x420b: "setsigmask",
+	0x420c: "seccomp_get_filter", 0x420d: "seccomp_get_metadata", 0x420e: "get_syscall_info",
+	0x420f: "get_rseq_configuration", 0x4210: "set_syscall_user_dispatch_config",
+	0x4211: "get_syscall_user_dispatch_config", 0x4212: "set_syscall_info",
+}
+
+func requestName(n uint64) string {
+	if s, ok := requests[n]; ok {
+		return s
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+// signal decodes the calls that send signals: an event for each process that one went to.
+func (d *decoder) signal(g *bundle) {
+	c := &d.call
+	sent := false
+	for i := range g.records {
+		if r := &g.records[i]; r.typ == typeObjPID {
+			d.signalTo(g, d.object(g.of(r)))
+			sent = true
+		}
+	}
+	if sent {
+		return
+	}
+	// Nobody was there to get it.
+	o := object{uid: unset, auid: unset}
+	if n := c.signed(0); n > 0 && c.def.name != "pidfd_send_signal" {
+		o.pid = uint32(n)
+	}
+	d.signalTo(g, o)
+}
+
+func (d *decoder) signalTo(g *bundle, o object) {
+	c := &d.call
+	e, _ := d.add(event.KindSignal, g.stamp).(*event.Signal)
+	if e == nil {
+		return
+	}
+	d.caller(&e.Header)
+	e.Signal = c.signed(int(c.def.signal))
+	if name := unix.SignalName(unix.Signal(e.Signal)); name != "" {
+		e.SignalName = name
+	}
+	e.Result, e.Syscall = c.result(), c.def.name
+	if c.def.name != "pidfd_send_signal" {
+		e.RequestedPID = c.signed(0)
+	}
+	e.TargetPID, e.TargetUID, e.TargetAUID, e.TargetComm = o.pid, o.uid, o.auid, o.comm
+}
+
+// module decodes init_module, finit_module and delete_module.
+func (d *decoder) module(g *bundle) {
+	c := &d.call
+	e, _ := d.add(event.KindModule, g.stamp).(*event.Module)
+	if e == nil {
+		return
+	}
+	d.caller(&e.Header)
+	e.Operation, e.Result, e.Syscall = "load", c.result(), c.def.name
+	switch c.def.name {
+	case "delete_module":
+		e.Operation = "unload"
+		b, rest := appendFlags(nil, []flagName{{unix.O_NONBLOCK, "O_NONBLOCK"}, {unix.O_TRUNC, "O_TRUNC"}}, c.args[1])
+		e.Flags = d.strings.get(appendRest(b, rest))
+	case "finit_module":
+		b, rest := appendFlags(nil, []flagName{
+			{unix.MODULE_INIT_IGNORE_MODVERSIONS, "MODULE_INIT_IGNORE_MODVERSIONS"},
+			{unix.MODULE_INIT_IGNORE_VERMAGIC, "MODULE_INIT_IGNORE_VERMAGIC"},
+			{4, "MODULE_INIT_COMPRESSED_FILE"}, // linux/module.h, from 5.17
+		}, c.args[2])
+		e.Flags = d.strings.get(appendRest(b, rest))
+	}
+	text, ok := g.find(typeKernModule)
+	if !ok {
+		return
+	}
+	f := pairs{text}
+	for x, ok := f.next(); ok; x, ok = f.next() {
+		if string(x.key) == "name" {
+			e.Name = d.untrusted(&x)
+		}
+	}
+}
+
+// mountFlags are those of mount(2), and umountFlags those of umount2(2) (linux/mount.h).
+var (
+	mountFlags = []flagName{
+		{unix.MS_RDONLY, "MS_RDONLY"}, {unix.MS_NOSUID, "MS_NOSUID"}, {unix.MS_NODEV, "MS_NODEV"},
+		{unix.MS_NOEXEC, "MS_NOEXEC"}, {unix.MS_SYNCHRONOUS, "MS_SYNCHRONOUS"}, {unix.MS_REMOUNT, "MS_REMOUNT"},
+		{unix.MS_MANDLOCK, "MS_MANDLOCK"}, {unix.MS_DIRSYNC, "MS_DIRSYNC"}, {unix.MS_NOSYMFOLLOW, "MS_NOSYMFOLLOW"},
+		{unix.MS_NOATIME, "MS_NOATIME"}, {unix.MS_NODIRATIME, "MS_NODIRATIME"}, {unix.MS_BIND, "MS_BIND"},
+		{unix.MS_MOVE, "MS_MOVE"}, {unix.MS_REC, "MS_REC"}, {unix.MS_SILENT, "MS_SILENT"},
+		{unix.MS_POSIXACL, "MS_POSIXACL"}, {unix.MS_UNBINDABLE, "MS_UNBINDABLE"}, {unix.MS_PRIVATE, "MS_PRIVATE"},
+		{unix.MS_SLAVE, "MS_SLAVE"}, {unix.MS_SHARED, "MS_SHARED"}, {unix.MS_RELATIME, "MS_RELATIME"},
+		{unix.MS_I_VERSION, "MS_I_VERSION"}, {unix.MS_STRICTATIME, "MS_STRICTATIME"}, {unix.MS_LAZYTIME, "MS_LAZYTIME"},
+	}
+	umountFlags = []flagName{
+		{unix.MNT_FORCE, "MNT_FORCE"}, {unix.MNT_DETACH, "MNT_DETACH"}, {unix.MNT_EXPIRE, "MNT_EXPIRE"},
+		{unix.UMOUNT_NOFOLLOW, "UMOUNT_NOFOLLOW"},
+	}
+	moveFlags = []flagName{
+		{unix.MOVE_MOUNT_F_SYMLINKS, "MOVE_MOUNT_F_SYMLINKS"}, {unix.MOVE_MOUNT_F_AUTOMOUNTS, "MOVE_MOUNT_F_AUTOMOUNTS"},
+		{unix.MOVE_MOUNT_F_EMPTY_PATH, "MOVE_MOUNT_F_EMPTY_PATH"}, {unix.MOVE_MOUNT_T_SYMLINKS, "MOVE_MOUNT_T_SYMLINKS"},
+		{unix.MOVE_MOUNT_T_AUTOMOUNTS, "MOVE_MOUNT_T_AUTOMOUNTS"}, {unix.MOVE_MOUNT_T_EMPTY_PATH, "MOVE_MOUNT_T_EMPTY_PATH"},
+		{unix.MOVE_MOUNT_SET_GROUP, "MOVE_MOUNT_SET_GROUP"},
+	}
+)
+
+// mount decodes the calls that change mount trees. Audit tells the files that were looked
+// up: the mount point, and the source where that is a file.
+func (d *decoder) mount(g *bundle) {
+	c := &d.call
+	e, _ := d.add(event.KindMount, g.stamp).(*event.Mount)
+	if e == nil {
+		return
+	}
+	d.caller(&e.Header)
+	e.Result, e.Syscall = c.result(), c.def.name
+	d.paths(g)
+	cwd := d.cwd(g)
+	at := func(n int) string {
+		if n < len(d.items) {
+			return joined(cwd, d.items[n].name)
+		}
+		return ""
+	}
+	flags, names := c.args[3], mountFlags
+	switch c.def.name {
+	case "mount":
+		e.Operation = mountOperation(flags)
+		e.Target, e.Source = at(0), at(1)
+	case "umount", "umount2":
+		e.Operation = "umount"
+		e.Target = at(0)
+		flags, names = c.args[1], umountFlags
+		if c.def.name == "umount" {
+			flags = 0
+		}
+	case "move_mount":
+		e.Operation = "move"
+		e.Source, e.Target = at(0), at(1)
+		if len(d.items) == 1 { // the source was named by a descriptor: a new mount
+			e.Operation, e.Source, e.Target = "mount", "", at(0)
+		}
+		flags, names = 0, moveFlags // the fifth argument, which records do not hold
+	case "mount_setattr":
+		e.Operation = "attributes"
+		e.Target = at(0)
+		flags = 0
+	case "pivot_root":
+		e.Operation = "pivot_root"
+		e.Source, e.Target = at(0), at(1)
+		flags = 0
+	}
+	const magic = 0xc0ed0000 // MS_MGC_VAL, which programs of old had to add
+	if c.def.name == "mount" && flags&0xffff0000 == magic {
+		flags &^= 0xffff0000
+	}
+	b, rest := appendFlags(nil, names, flags)
+	e.Flags = d.strings.get(appendRest(b, rest))
+}
+
+// mountOperation says what mount(2) does with flags, which it looks at in this order.
+func mountOperation(flags uint64) string {
+	switch {
+	case flags&(unix.MS_REMOUNT|unix.MS_BIND) == unix.MS_REMOUNT|unix.MS_BIND, flags&unix.MS_REMOUNT != 0:
+		return "remount"
+	case flags&unix.MS_BIND != 0:
+		return "bind"
+	case flags&(unix.MS_SHARED|unix.MS_PRIVATE|unix.MS_SLAVE|unix.MS_UNBINDABLE) != 0:
+		return "propagation"
+	case flags&unix.MS_MOVE != 0:
+		return "move"
+	}
+	return "mount"
+}
