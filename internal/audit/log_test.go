@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/schema"
 )
 
 // logRecord is a record of a log, as the kernel sent it.
@@ -74,7 +75,7 @@ func decodeAll(t testing.TB, o decoderOptions, records []logRecord) string {
 	var b []byte
 	take := func() {
 		for _, e := range d.take() {
-			b = append(event.AppendJSON(b, e), '\n')
+			b = appendKnown(b, e)
 		}
 	}
 	for _, r := range records {
@@ -97,6 +98,25 @@ func decodeAll(t testing.TB, o decoderOptions, records []logRecord) string {
 		b = fmt.Appendf(b, "# %s %s %s %d\n", kind, c.What, c.Reason, c.N)
 	}
 	return string(b)
+}
+
+// appendKnown appends an event as a line of JSON, without what is false, which other sources
+// may know of.
+func appendKnown(b []byte, e event.Event) []byte {
+	b = append(b, '{')
+	for i := range event.ByID(e.Head().Kind).Columns {
+		c := &event.ByID(e.Head().Kind).Columns[i]
+		switch {
+		case c.Has(schema.Internal), c.Name == "ntime", c.Name == "eid", c.Name == "source":
+		case c.Form == schema.Boolean && c.Int(e) == 0:
+		default:
+			before := len(b)
+			if b = c.AppendJSON(b, e); len(b) > before {
+				b = append(b, ',')
+			}
+		}
+	}
+	return append(bytes.TrimSuffix(b, []byte(",")), '}', '\n')
 }
 
 // TestLogs decodes real logs, each named for the system it was written on. What they become
