@@ -1,11 +1,20 @@
 package audit
 
 import (
+	"context"
+	"fmt"
+	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/procfs"
+	"golang.org/x/sys/unix"
 )
 
 // lost is what Counts says of a reason, of all kinds.
@@ -119,4 +128,121 @@ func TestLiveRate(t *testing.T) {
 	if got := l.lost("rate_limited"); got > n-10*burstSeconds || got < n/2 {
 		t.Errorf("%d of %d are shed", got, n)
 	}
+}
+
+// stormKinds are what a storm does once a turn.
+var stormKinds = []event.ID{event.KindExec, event.KindConnect, event.KindFile}
+
+// playCount counts the events of one program, until its standard input ends.
+func playCount() {
+	fs := procfs.At("")
+	id, _ := fs.BootID()
+	s, err := Open(Options{FS: fs, BootID: strings.ReplaceAll(id, "-", ""), StateDir: os.Getenv("STATE"),
+		Kinds: stormKinds, Watches: []Watch{{Path: os.Getenv("FILE"), Dir: true}},
+		Tell: func(line string) { fmt.Fprintln(os.Stderr, line) }})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("case", s.Case())
+	ctx, cancel := context.WithCancel(context.Background())
+	out := make(chan *event.Batch, 8)
+	done := make(chan error)
+	go func() { done <- s.Run(ctx, out) }()
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	var n [event.MaxKind + 1]uint64
+	for {
+		select {
+		case b := <-out:
+			for _, e := range b.Events {
+				if h := e.Head(); h.Path == os.Getenv("STORM") {
+					n[h.Kind]++
+				}
+			}
+			b.Release()
+		case err := <-done:
+			if err = s.Close(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+			peak, _ := fs.SelfPeak()
+			fmt.Print(n[event.KindExec], n[event.KindConnect], n[event.KindFile], peak)
+			for _, kind := range append([]event.ID{0}, stormKinds...) {
+				lost := uint64(0)
+				for _, c := range s.Counts() {
+					if c.What == event.Lost && c.Kind == kind {
+						lost += c.N
+					}
+				}
+				fmt.Print(" ", lost)
+			}
+			fmt.Println()
+			for _, c := range s.Counts() {
+				fmt.Fprintf(os.Stderr, "%+v\n", c)
+			}
+			return
+		}
+	}
+}
+
+// TestLiveStorm has four workers start programs, connect and write to watched files, as fast
+// as they can: every one is delivered, or lost and counted. GOSHAWK_STORM is how many
+// seconds that lasts, 10 when not set.
+func TestLiveStorm(t *testing.T) {
+	needAudit(t)
+	if os.Getenv("GOSHAWK_KERNELTEST") != "" {
+		t.Skip("an emulated processor makes no storm: needs a kernel on real hardware")
+	}
+	dir := t.TempDir()
+	storm, watched := filepath.Join(dir, "storm"), filepath.Join(dir, "watched")
+	run(t, "gcc", "-static", "-O2", "-Wall", "-Werror", "-o", storm, "testdata/storm.c")
+	if err := os.Mkdir(watched, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	seconds := "10"
+	if s := os.Getenv("GOSHAWK_STORM"); s != "" {
+		seconds = s
+	}
+	r := startRole(t, "count", &syscall.SysProcAttr{}, "STATE="+filepath.Join(dir, "state"), "STORM="+storm, "FILE="+watched)
+	if r.first != "case own" {
+		t.Fatalf("it said %q", r.first)
+	}
+	out, err := exec.Command(storm, seconds, "4", watched).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	pid := r.cmd.Process.Pid
+	var cpu unix.Timespec
+	if err := unix.ClockGettime(int32(^uint32(pid)<<3|2), &cpu); err != nil { // clock_getcpuclockid(3)
+		t.Error(err)
+	}
+	last, told := r.end()
+	var done, load, peak, unknown uint64
+	var got, lost [3]uint64
+	if _, err := fmt.Sscan(string(out), &done, &load); err != nil {
+		t.Fatalf("the storm said %q", out)
+	}
+	if _, err := fmt.Sscan(last, &got[0], &got[1], &got[2], &peak, &unknown, &lost[0], &lost[1], &lost[2]); err != nil {
+		t.Fatalf("it said %q, told %q", last, told)
+	}
+	for i, kind := range stormKinds {
+		want := done
+		if kind == event.KindExec {
+			want++ // the storm itself
+		}
+		if kind == event.KindFile {
+			want += 4 // files made
+		}
+		// Whose lost events were is not known: others on the machine may have some, too.
+		if got[i] > want || got[i]+lost[i]+unknown < want || lost[i]+unknown == 0 && got[i] != want {
+			t.Errorf("%d events of kind %s are %d delivered, %d lost and %d lost of any kind\n%s", want, kind, got[i], lost[i], unknown, told)
+		}
+	}
+	if peak > 100<<20 {
+		t.Errorf("it held %d MB", peak>>20)
+	}
+	t.Logf("%d turns in %s s, CPU %.0f us a turn and %.1f us for reading it; lost %v and %d; %d MB",
+		done, seconds, float64(load)/float64(done)/1e3, float64(cpu.Nano())/float64(done)/1e3, lost, unknown, peak>>20)
 }

@@ -26,6 +26,8 @@ func play(role string) {
 	switch role {
 	case "run":
 		playSource()
+	case "count":
+		playCount()
 	case "ring":
 		if err := removeByRing(os.Getenv("FILE")); err != nil {
 			fmt.Println(err)
@@ -76,8 +78,14 @@ type role struct {
 	first string // what it said first
 }
 
-// start starts a role and waits for what it says first.
+// start starts a source in a process of its own.
 func start(t testing.TB, state string, attr *syscall.SysProcAttr) *role {
+	t.Helper()
+	return startRole(t, "run", attr, "STATE="+state)
+}
+
+// startRole starts a role and waits for what it says first.
+func startRole(t testing.TB, name string, attr *syscall.SysProcAttr, env ...string) *role {
 	t.Helper()
 	// Where anybody may execute it.
 	dir, err := os.MkdirTemp("", "goshawk-audit-")
@@ -98,7 +106,7 @@ func start(t testing.TB, state string, attr *syscall.SysProcAttr) *role {
 		t.Fatal(err)
 	}
 	r := &role{t: t, cmd: exec.Command(binary)}
-	r.cmd.Env = append(os.Environ(), roleVar+"=run", "STATE="+state)
+	r.cmd.Env = append(append(os.Environ(), roleVar+"="+name), env...)
 	if attr == nil {
 		attr = &syscall.SysProcAttr{}
 	}

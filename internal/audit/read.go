@@ -49,8 +49,6 @@ type outgoing struct {
 // loop is the state of Run's goroutine.
 type loop struct {
 	out     chan<- *event.Batch
-	batch   *event.Batch
-	kinds   kindCounts // in batch
 	queue   []outgoing
 	records int    // read in this pass
 	highest uint64 // serial
@@ -95,7 +93,6 @@ func (s *Source) read(ctx context.Context, out chan<- *event.Batch) error {
 			s.pressure(now)
 		}
 		s.decode.flush(now)
-		s.collect()
 		s.handOn()
 		s.tend(now)
 		switch {
@@ -162,7 +159,7 @@ func (s *Source) pass(now time.Time) (more bool, err error) {
 		for i := range n {
 			s.record(i, now)
 		}
-		s.collect()
+		s.collect(false)
 		read += n
 		l.records += n
 		l.active = now
@@ -207,33 +204,31 @@ func (s *Source) gap(data []byte) {
 	s.loop.highest = max(s.loop.highest, n)
 }
 
-// collect moves completed events into batches.
-func (s *Source) collect() {
+// collect queues what is decoded, once that fills a batch: one pass over inFlight records
+// completes few events more. With all it takes whatever there is.
+func (s *Source) collect(all bool) {
 	l := &s.loop
-	for _, e := range s.decode.take() {
-		kind := e.Head().Kind
-		if len(l.queue) >= 2*maxQueue { // what press could not keep away
-			s.unqueued[kind].Add(1)
-			continue
-		}
-		if l.batch == nil {
-			l.batch = event.NewBatch()
-			l.kinds = kindCounts{}
-		}
-		event.ByID(kind).Copy(l.batch.Add(kind), e)
-		l.kinds[kind]++
-		if l.batch.Full() {
-			l.close()
+	if b := s.decode.batch; b == nil || !all && len(b.Events) < event.BatchSize-inFlight {
+		return
+	}
+	b := s.decode.takeBatch()
+	if b == nil {
+		return
+	}
+	q := outgoing{batch: b}
+	for _, e := range b.Events {
+		q.kinds[e.Head().Kind]++
+	}
+	if len(l.queue) < 2*maxQueue {
+		l.queue = append(l.queue, q)
+		return
+	}
+	for kind, n := range q.kinds { // what press could not keep away
+		if n > 0 {
+			s.unqueued[kind].Add(uint64(n))
 		}
 	}
-}
-
-// close queues the present batch.
-func (l *loop) close() {
-	if l.batch != nil && len(l.batch.Events) > 0 {
-		l.queue = append(l.queue, outgoing{l.batch, l.kinds})
-		l.batch = nil
-	}
+	b.Release()
 }
 
 // handOn sends what the agent takes now. It never waits: while the agent is busy records
@@ -241,7 +236,7 @@ func (l *loop) close() {
 func (s *Source) handOn() {
 	l := &s.loop
 	if len(l.queue) == 0 {
-		l.close()
+		s.collect(true)
 	}
 	sent := 0
 	for ; sent < len(l.queue); sent++ {
@@ -443,8 +438,7 @@ func (s *Source) finish() error {
 	}
 	s.drain(now)
 	s.decode.flush(now.Add(time.Hour)) // nothing comes any more
-	s.collect()
-	l.close()
+	s.collect(true)
 	for _, q := range l.queue {
 		l.out <- q.batch
 		s.count(&q.kinds)

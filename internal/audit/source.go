@@ -58,6 +58,7 @@ type Source struct {
 	r       *reader
 	volume  *volume
 	decode  *decoder
+	ask     ask
 	journal *journal // nil: nothing of the kernel's is changed
 	wake    int      // eventfd that ends Run's wait
 	loop    loop     // what belongs to Run
@@ -87,7 +88,13 @@ func Open(o Options) (*Source, error) {
 	}
 	s := &Source{opt: o, self: uint32(unix.Getpid()), wake: -1, volume: newVolume(o.Rates),
 		refused: make([]string, len(groups)), patience: takeAgain}
-	s.decode = newDecoder(decoderOptions{BootID: o.BootID, Kinds: o.Kinds, Self: s.self})
+	dir, err := o.FS.Open()
+	if err != nil {
+		return nil, err
+	}
+	s.ask = ask{dir}
+	s.decode = newDecoder(decoderOptions{BootID: o.BootID, Kinds: o.Kinds, Self: s.self,
+		FDPath: s.ask.fdPath, Thread: s.ask.thread})
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -532,6 +539,7 @@ func (s *Source) Close() error {
 		if s.wake >= 0 {
 			errs = append(errs, unix.Close(s.wake))
 		}
+		errs = append(errs, s.ask.dir.Close())
 		s.closeErr = errors.Join(errs...)
 	})
 	return s.closeErr

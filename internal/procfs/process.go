@@ -330,6 +330,19 @@ func (p *Process) FDs(fn func(fd int, target []byte)) error {
 	return nil
 }
 
+// FD returns what the link of one open descriptor shows, and which file it is: as stat(2)
+// has it, on whatever file system.
+func (p *Process) FD(fd int) (target string, device, inode uint64, err error) {
+	name := append(strconv.AppendInt([]byte("fd/"), int64(fd), 10), 0)
+	nameZ := unsafe.String(&name[0], len(name))
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.fd, nameZ[:len(nameZ)-1], &st, 0); err != nil {
+		return "", 0, 0, processError("read", nameZ, p.PID, err)
+	}
+	b, err := p.readlink(nameZ)
+	return string(b), uint64(st.Dev), st.Ino, err
+}
+
 // Maps calls fn with each memory mapping, in order of address. The Map is valid during the
 // call, in which nothing else may be read. It needs ptrace rights over the process.
 func (p *Process) Maps(fn func(m *Map)) error {
