@@ -93,16 +93,17 @@ func TestLiveRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.close()
-	ours, err := c.rules()
-	if err != nil || len(ours) == 0 {
-		t.Fatal(len(ours), err)
+	self := uint32(os.Getpid())
+	before, err := left(c, self)
+	if err != nil || before == 0 {
+		t.Fatal(before, err)
 	}
-	for _, e := range deleteRules(c, ours) {
+	for _, e := range deleteRules(c, l.s.journal.rules) {
 		t.Fatal(e)
 	}
 	eventually(t, "the rules are back", func() bool {
-		now, err := c.rules()
-		return err == nil && len(now) == len(ours)
+		n, err := left(c, self)
+		return err == nil && n == before
 	})
 	if !strings.Contains(l.lines(), "somebody removed our rules; they are added again") {
 		t.Errorf("told %q", l.lines())

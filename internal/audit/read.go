@@ -267,6 +267,10 @@ func (s *Source) tend(now time.Time) {
 		s.yield(now, l.asked)
 		l.asked = 0
 	}
+	if !l.verify.IsZero() && now.After(l.verify) {
+		l.verify = time.Time{}
+		s.checkRules()
+	}
 	every := pollIdle
 	if now.Sub(l.active) < 2*pollBusy || s.volume.shed > 0 {
 		every = pollBusy
@@ -299,10 +303,6 @@ func (s *Source) tend(now time.Time) {
 		l.yielded = time.Time{}
 	case !l.yielded.IsZero() && now.Sub(l.yielded) > s.patience:
 		s.takeAgain(now)
-	}
-	if !l.verify.IsZero() && now.After(l.verify) {
-		l.verify = time.Time{}
-		s.checkRules()
 	}
 }
 
