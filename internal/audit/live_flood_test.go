@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -164,7 +165,7 @@ func playCount() {
 			}
 			b.Release()
 		case err := <-done:
-			if err = s.Close(); err != nil {
+			if err := errors.Join(err, s.Close()); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
 			peak, _ := fs.SelfPeak()
