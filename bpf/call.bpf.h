@@ -43,7 +43,7 @@ SHARED void put_sun(struct rec_socket *r, u8 *to, struct unix_address *a)
 		return;
 	if (n > 108)
 		n = 108;
-	if (!bpf_probe_read_kernel(to, n, (void *)a + bpf_core_field_offset(struct unix_address, name) + 2))
+	if (!bpf_probe_read_kernel(to, BOUND(n, UNIX_PATH), (void *)a + bpf_core_field_offset(struct unix_address, name) + 2))
 		r->path.len = n;
 }
 
@@ -87,14 +87,14 @@ SHARED void put_user_sun(struct rec_socket *r, u8 *to, struct call *c)
 {
 	u32 n = c->length;
 
-	n = n > 110 ? 108 : n - 2;
-	if (!c->address || n > 108)
+	if (!c->address || n <= 2)
 		return;
+	n = n > 110 ? 108 : n - 2;
 	if (c->kernel) {
-		if (bpf_probe_read_kernel(to, n, (void *)(c->address + 2)))
+		if (bpf_probe_read_kernel(to, BOUND(n, UNIX_PATH), (void *)(c->address + 2)))
 			return;
 	} else {
-		if (bpf_probe_read_user(to, n, (void *)(c->address + 2)))
+		if (bpf_probe_read_user(to, BOUND(n, UNIX_PATH), (void *)(c->address + 2)))
 			return;
 		r->head.flags |= FLAG_USER_ADDRESS;
 	}
@@ -107,58 +107,51 @@ struct sun_record {
 	u8 path[UNIX_PATH];
 };
 
-SHARED void emit_call(struct task_struct *t, const struct sock *sk, u16 kind, long ret,
-				      struct call *c)
+SHARED void emit_call(CTX_PARAM struct task_struct *t, const struct sock *sk, u16 kind, long ret, struct call *c)
 {
 	u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	struct sun_record *s = NULL;
 	struct rec_socket *r;
 
 	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
 		return;
 	COUNT(kind, generated);
 	if (family == AF_UNIX) {
-		struct sun_record *s = bpf_ringbuf_reserve(&bulk, sizeof(*s), 0);
-
-		if (!s) {
-			COUNT(kind, lost_ring);
-			return;
-		}
-		__builtin_memset(s->path, 0, sizeof(s->path));
-		fill_head(&s->r.head, t, kind, sizeof(*s));
-		fill_sock(&s->r, sk);
-		s->r.fd = c->fd;
-		s->r.result = ret < 0 ? ret : 0;
-		if (c->since)
-			s->r.duration = s->r.head.time - c->since;
-		if (ret < 0 && kind != KIND_ACCEPT) {
-			put_user_sun(&s->r, s->path, c);
-		} else if (kind == KIND_CONNECT) {
-			struct sock *peer = BPF_CORE_READ((struct unix_sock *)sk, peer);
-
-			if (peer)
-				put_sun(&s->r, s->path, BPF_CORE_READ((struct unix_sock *)peer, addr));
-		} else {
-			put_sun(&s->r, s->path, BPF_CORE_READ((struct unix_sock *)sk, addr));
-		}
-		bpf_ringbuf_submit(s, 0);
-		return;
+		s = RESERVE(bulk, struct sun_record);
+		r = (void *)s;
+	} else {
+		r = RESERVE(bulk, struct rec_socket);
 	}
-	r = bpf_ringbuf_reserve(&bulk, sizeof(*r), 0);
 	if (!r) {
 		COUNT(kind, lost_ring);
 		return;
 	}
-	fill_head(&r->head, t, kind, sizeof(*r));
+	ONE_WAY(s); /* what room there is shows in s alone */
+	fill_head(&r->head, t, kind, s ? sizeof(*s) : sizeof(*r));
 	fill_sock(r, sk);
 	r->fd = c->fd;
 	r->result = ret < 0 ? ret : 0;
 	if (c->since)
 		r->duration = r->head.time - c->since;
+	if (s) {
+		__builtin_memset(s->path, 0, sizeof(s->path));
+		if (ret < 0 && kind != KIND_ACCEPT) {
+			put_user_sun(&s->r, s->path, c);
+		} else {
+			/* the peer's address is what was connected to */
+			if (kind == KIND_CONNECT)
+				sk = (void *)BPF_CORE_READ((struct unix_sock *)sk, peer);
+			if (sk)
+				put_sun(&s->r, s->path, BPF_CORE_READ((struct unix_sock *)sk, addr));
+		}
+		SUBMIT(bulk, s);
+		return;
+	}
 	if (ret < 0 && kind == KIND_CONNECT)
 		put_user_address(r, r->remote, &r->remote_port, c);
 	else if (ret < 0 && kind == KIND_BIND)
 		put_user_address(r, r->local, &r->local_port, c);
-	bpf_ringbuf_submit(r, 0);
+	SUBMIT(bulk, r);
 }
 
 /* Whether a failed connect of this thread was told, of this socket or (0) of any. */
@@ -170,7 +163,7 @@ static __always_inline bool was_told(struct task_struct *t, u64 sock, int err)
 
 	if (!s)
 		return false;
-	same = (!sock || s->sock == sock) && bpf_ktime_get_boot_ns() - s->time < TOLD_NS;
+	same = (!sock || s->sock == sock) && now() - s->time < TOLD_NS;
 	if (same && err == -EINPROGRESS) /* refused between the call's last look and its exit */
 		return true;
 	same = same && s->err == err;
@@ -178,7 +171,7 @@ static __always_inline bool was_told(struct task_struct *t, u64 sock, int err)
 	return same;
 }
 
-SHARED int connect_done(struct call *c, long ret)
+SHARED int connect_done(CTX_PARAM struct call *c, long ret)
 {
 	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
 	const struct sock *sk;
@@ -192,7 +185,7 @@ SHARED int connect_done(struct call *c, long ret)
 	sk = sock_of_call(t, c);
 	if (!sk)
 		return 0;
-	if (no_state_hook || !is_tcp(sk)) {
+	if (SETTING(no_state_hook) || !is_tcp(sk)) {
 		u16 family = AF_INET;
 
 		/* connect(AF_UNSPEC) takes a datagram socket's peer away */
@@ -201,31 +194,32 @@ SHARED int connect_done(struct call *c, long ret)
 		else
 			bpf_probe_read_user(&family, sizeof(family), (void *)c->address);
 		/* a connection over several paths: the first of its TCP sockets has told */
-		if (!no_state_hook && protocol_of(sk) == IPPROTO_MPTCP && (!ret || was_told(t, 0, ret)))
+		if (!SETTING(no_state_hook) && protocol_of(sk) == IPPROTO_MPTCP && (!ret || was_told(t, 0, ret)))
 			return 0;
-		if (family != AF_UNSPEC && wanted(KIND_CONNECT))
-			emit_call(t, sk, KIND_CONNECT, ret, c);
-		return 0;
-	}
-	if (!ret)
-		return 0; /* told when the handshake ended */
-	key = (u64)sk;
-	o = bpf_map_lookup_elem(&owners, &key);
-	if (o) {
-		/* It goes on without the call: it would block, or a signal or a time limit ended it. */
-		if (o->state == STATE_CONNECTING && o->in_call) {
-			o->in_call = 0;
-			emit_owned(sk, o, KIND_CONNECT, -EINPROGRESS, bpf_ktime_get_boot_ns());
+		if (family == AF_UNSPEC)
+			return 0;
+	} else {
+		if (!ret)
+			return 0; /* told when the handshake ended */
+		key = (u64)sk;
+		o = bpf_map_lookup_elem(&owners, &key);
+		if (o) {
+			/* It goes on without the call: it would block, or a signal or a time limit ended it. */
+			if (o->state == STATE_CONNECTING && o->in_call) {
+				o->in_call = 0;
+				emit_owned(CTX sk, o, KIND_CONNECT, -EINPROGRESS, now());
+			}
+			return 0;
 		}
-		return 0;
+		if (was_told(t, key, ret))
+			return 0;
 	}
-	if (was_told(t, key, ret) || !wanted(KIND_CONNECT))
-		return 0;
-	emit_call(t, sk, KIND_CONNECT, ret, c);
+	if (wanted(KIND_CONNECT))
+		emit_call(CTX t, sk, KIND_CONNECT, ret, c);
 	return 0;
 }
 
-SHARED int accept_done(struct call *c, long ret)
+SHARED int accept_done(CTX_PARAM struct call *c, long ret)
 {
 	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
 	const struct sock *sk;
@@ -234,22 +228,16 @@ SHARED int accept_done(struct call *c, long ret)
 
 	if (!wanted(KIND_ACCEPT) && !wanted(KIND_CLOSE))
 		return 0;
-	if (ret < 0) {
-		if (ret == -EAGAIN || ret == -EINTR || ret == -ERESTARTSYS)
-			return 0; /* nobody was there */
-		sk = sock_of_call(t, c);
-		if (sk && wanted(KIND_ACCEPT))
-			emit_call(t, sk, KIND_ACCEPT, ret, c);
-		return 0;
-	}
-	if (!c->sk)
+	if (ret == -EAGAIN || ret == -EINTR || ret == -ERESTARTSYS)
+		return 0; /* nobody was there */
+	if (ret >= 0 && !c->sk)
 		c->fd = ret;
 	sk = sock_of_call(t, c);
 	if (!sk)
 		return 0;
-	if (!is_tcp(sk)) {
+	if (ret < 0 || !is_tcp(sk)) {
 		if (wanted(KIND_ACCEPT))
-			emit_call(t, sk, KIND_ACCEPT, 0, c);
+			emit_call(CTX t, sk, KIND_ACCEPT, ret < 0 ? ret : 0, c);
 		return 0;
 	}
 	/* One head does for the accept and, later, the close. */
@@ -257,12 +245,13 @@ SHARED int accept_done(struct call *c, long ret)
 	fill_head(&fresh.head, t, KIND_ACCEPT, 0);
 	fresh.fd = c->fd;
 	fresh.since = c->since ? c->since : fresh.head.time;
-	emit_owned(sk, &fresh, KIND_ACCEPT, 0, fresh.head.time);
+	emit_owned(CTX sk, &fresh, KIND_ACCEPT, 0, fresh.head.time);
 	if (!wanted(KIND_CLOSE))
 		return 0;
 	fresh.since = fresh.head.time;
 	fresh.state = STATE_OPEN;
 	key = (u64)sk;
+	count_passed(key);
 	if (bpf_map_update_elem(&owners, &key, &fresh, BPF_ANY)) {
 		COUNT(KIND_CLOSE, generated);
 		COUNT(KIND_CLOSE, lost_map);
@@ -270,11 +259,11 @@ SHARED int accept_done(struct call *c, long ret)
 	}
 	/* Reset by its peer before it was accepted: its change of state went by unowned. */
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE && !bpf_map_delete_elem(&owners, &key))
-		emit_owned(sk, &fresh, KIND_CLOSE, -BPF_CORE_READ(sk, sk_err), bpf_ktime_get_boot_ns());
+		emit_owned(CTX sk, &fresh, KIND_CLOSE, -BPF_CORE_READ(sk, sk_err), now());
 	return 0;
 }
 
-SHARED int simple_done(u16 kind, struct call *c, long ret)
+SHARED int simple_done(CTX_PARAM u16 kind, struct call *c, long ret)
 {
 	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
 	const struct sock *sk;
@@ -283,7 +272,7 @@ SHARED int simple_done(u16 kind, struct call *c, long ret)
 		return 0;
 	sk = sock_of_call(t, c);
 	if (sk)
-		emit_call(t, sk, kind, ret, c);
+		emit_call(CTX t, sk, kind, ret, c);
 	return 0;
 }
 
@@ -319,22 +308,42 @@ static __always_inline bool is_subflow(const struct sock *sk)
 #define O_NONBLOCK 04000
 
 /* How a connect that does not wait ended: with an error, or with a SYN sent. */
-SHARED int connect_sent(struct call *c, long ret)
+SHARED int connect_sent(CTX_PARAM struct call *c, long ret)
 {
 	const struct sock *sk = c->sk;
 
 	if (is_subflow(sk))
 		return 0;
 	if (!ret && is_tcp(sk)) {
-		if (no_state_hook)
+		if (SETTING(no_state_hook))
 			ret = BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_ESTABLISHED ? 0 : -EINPROGRESS;
 		else if (BPF_CORE_READ(sk, sk_socket, file, f_flags) & O_NONBLOCK)
 			ret = -EINPROGRESS;
 		else
 			return 0;
 	}
-	return connect_done(c, ret);
+	return connect_done(CTX c, ret);
 }
+
+/* sock_graft() joins what was accepted to its new socket, in every family. */
+static __always_inline int accepted(CTX_PARAM const struct sock *sk)
+{
+	struct call c = call_below(sk, 0, 0);
+
+	return accept_done(CTX &c, 0);
+}
+
+SHARED int bind_done(CTX_PARAM struct call *c, long ret)
+{
+	return is_subflow(c->sk) ? 0 : simple_done(CTX KIND_BIND, c, ret);
+}
+
+SHARED int listen_done(CTX_PARAM struct call *c, long ret)
+{
+	return is_subflow(c->sk) ? 0 : simple_done(CTX KIND_LISTEN, c, ret);
+}
+
+#ifndef LEGACY
 
 SEC("fexit/tcp_v4_connect")
 int BPF_PROG(on_connect_sent_fexit, const struct sock *sk, void *address, int length, int ret)
@@ -342,7 +351,7 @@ int BPF_PROG(on_connect_sent_fexit, const struct sock *sk, void *address, int le
 	struct call c = call_below(sk, (u64)address, length);
 
 	hold_cpu();
-	return release_cpu(connect_sent(&c, ret));
+	return release_cpu(connect_sent(CTX &c, ret));
 }
 
 SEC("fexit/inet_dgram_connect")
@@ -351,27 +360,14 @@ int BPF_PROG(on_connect_fexit, struct socket *socket, void *address, int length,
 	struct call c = call_of_socket(socket, (u64)address, length);
 
 	hold_cpu();
-	return release_cpu(connect_done(&c, ret));
-}
-
-/* sock_graft() joins what was accepted to its new socket, in every family. */
-static __always_inline int accepted(const struct sock *sk)
-{
-	struct call c = call_below(sk, 0, 0);
-
-	return accept_done(&c, 0);
+	return release_cpu(connect_done(CTX &c, ret));
 }
 
 SEC("fentry/security_sock_graft")
 int BPF_PROG(on_accept_fentry, const struct sock *sk)
 {
 	hold_cpu();
-	return release_cpu(accepted(sk));
-}
-
-SHARED int bind_done(struct call *c, long ret)
-{
-	return is_subflow(c->sk) ? 0 : simple_done(KIND_BIND, c, ret);
+	return release_cpu(accepted(CTX sk));
 }
 
 SEC("fexit/inet_bind")
@@ -380,12 +376,7 @@ int BPF_PROG(on_bind_fexit, struct socket *socket, void *address, int length, in
 	struct call c = call_of_socket(socket, (u64)address, length);
 
 	hold_cpu();
-	return release_cpu(bind_done(&c, ret));
-}
-
-SHARED int listen_done(struct call *c, long ret)
-{
-	return is_subflow(c->sk) ? 0 : simple_done(KIND_LISTEN, c, ret);
+	return release_cpu(bind_done(CTX &c, ret));
 }
 
 SEC("fexit/inet_listen")
@@ -394,7 +385,7 @@ int BPF_PROG(on_listen_fexit, struct socket *socket, int backlog, int ret)
 	struct call c = call_of_socket(socket, 0, 0);
 
 	hold_cpu();
-	return release_cpu(listen_done(&c, ret));
+	return release_cpu(listen_done(CTX &c, ret));
 }
 
 SEC("fexit/security_socket_connect")
@@ -406,7 +397,7 @@ int BPF_PROG(on_connect_denied_fexit, struct socket *socket, void *address, int 
 		return 0;
 	c = call_of_socket(socket, (u64)address, length);
 	hold_cpu();
-	return release_cpu(connect_done(&c, ret));
+	return release_cpu(connect_done(CTX &c, ret));
 }
 
 SEC("fexit/security_socket_accept")
@@ -418,7 +409,7 @@ int BPF_PROG(on_accept_denied_fexit, struct socket *socket, struct socket *new, 
 		return 0;
 	c = call_of_socket(socket, 0, 0);
 	hold_cpu();
-	return release_cpu(accept_done(&c, ret));
+	return release_cpu(accept_done(CTX &c, ret));
 }
 
 SEC("fexit/security_socket_bind")
@@ -430,7 +421,7 @@ int BPF_PROG(on_bind_denied_fexit, struct socket *socket, void *address, int len
 		return 0;
 	c = call_of_socket(socket, (u64)address, length);
 	hold_cpu();
-	return release_cpu(bind_done(&c, ret));
+	return release_cpu(bind_done(CTX &c, ret));
 }
 
 SEC("fexit/security_socket_listen")
@@ -442,14 +433,16 @@ int BPF_PROG(on_listen_denied_fexit, struct socket *socket, int backlog, int ret
 		return 0;
 	c = call_of_socket(socket, 0, 0);
 	hold_cpu();
-	return release_cpu(listen_done(&c, ret));
+	return release_cpu(listen_done(CTX &c, ret));
 }
+
+#endif
 
 /* Tiers that see a call twice: the first look leaves the arguments for the second, by thread. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
-	__uint(map_flags, 1); /* BPF_F_NO_PREALLOC */
+	__uint(map_flags, NO_PREALLOC);
 	__type(key, u32);
 	__type(value, struct call);
 } calls SEC(".maps");
@@ -517,20 +510,22 @@ static __always_inline int call_enters(struct call *c, u16 kind)
 #define SOCK_ARGUMENTS call_below((void *)FUNC_ARG1(ctx), FUNC_ARG2(ctx), FUNC_ARG3(ctx))
 #define SOCKET_ARGUMENTS call_of_socket((void *)FUNC_ARG1(ctx), FUNC_ARG2(ctx), FUNC_ARG3(ctx))
 
-PROBE(connect_sent, KIND_CONNECT, SOCK_ARGUMENTS, connect_sent(&c, ret))
-PROBE(connect, KIND_CONNECT, SOCKET_ARGUMENTS, connect_done(&c, ret))
-PROBE(bind, KIND_BIND, SOCKET_ARGUMENTS, bind_done(&c, ret))
-PROBE(listen, KIND_LISTEN, SOCKET_ARGUMENTS, listen_done(&c, ret))
-PROBE(connect_denied, KIND_CONNECT, SOCKET_ARGUMENTS, ret ? connect_done(&c, ret) : 0)
-PROBE(accept_denied, KIND_ACCEPT, SOCKET_ARGUMENTS, ret ? accept_done(&c, ret) : 0)
-PROBE(bind_denied, KIND_BIND, SOCKET_ARGUMENTS, ret ? bind_done(&c, ret) : 0)
-PROBE(listen_denied, KIND_LISTEN, SOCKET_ARGUMENTS, ret ? listen_done(&c, ret) : 0)
+PROBE(connect_sent, KIND_CONNECT, SOCK_ARGUMENTS, connect_sent(CTX &c, ret))
+PROBE(connect, KIND_CONNECT, SOCKET_ARGUMENTS, connect_done(CTX &c, ret))
+PROBE(bind, KIND_BIND, SOCKET_ARGUMENTS, bind_done(CTX &c, ret))
+PROBE(listen, KIND_LISTEN, SOCKET_ARGUMENTS, listen_done(CTX &c, ret))
+PROBE(connect_denied, KIND_CONNECT, SOCKET_ARGUMENTS, ret ? connect_done(CTX &c, ret) : 0)
+PROBE(accept_denied, KIND_ACCEPT, SOCKET_ARGUMENTS, ret ? accept_done(CTX &c, ret) : 0)
+PROBE(bind_denied, KIND_BIND, SOCKET_ARGUMENTS, ret ? bind_done(CTX &c, ret) : 0)
+PROBE(listen_denied, KIND_LISTEN, SOCKET_ARGUMENTS, ret ? listen_done(CTX &c, ret) : 0)
 
 SEC("kprobe/security_sock_graft")
 int on_accept_kprobe(struct pt_regs *ctx)
 {
-	return accepted((void *)FUNC_ARG1(ctx));
+	return accepted(CTX (void *)FUNC_ARG1(ctx));
 }
+
+#ifndef LEGACY
 
 /* System calls, from 5.15: the exit alone. The registers that carried the arguments still hold
  * them (the system call ABI keeps them), so the entry need not be watched.
@@ -552,7 +547,7 @@ int on_connect_exit(struct trace_event_raw_sys_exit *ctx)
 	struct call c;
 
 	call_from_regs(&c);
-	return connect_done(&c, ctx->ret);
+	return connect_done(CTX &c, ctx->ret);
 }
 
 SEC("tracepoint/syscalls/sys_exit_accept")
@@ -561,7 +556,7 @@ int on_accept_exit(struct trace_event_raw_sys_exit *ctx)
 	struct call c;
 
 	call_from_regs(&c);
-	return accept_done(&c, ctx->ret);
+	return accept_done(CTX &c, ctx->ret);
 }
 
 SEC("tracepoint/syscalls/sys_exit_accept4")
@@ -570,7 +565,7 @@ int on_accept4_exit(struct trace_event_raw_sys_exit *ctx)
 	struct call c;
 
 	call_from_regs(&c);
-	return accept_done(&c, ctx->ret);
+	return accept_done(CTX &c, ctx->ret);
 }
 
 SEC("tracepoint/syscalls/sys_exit_bind")
@@ -579,7 +574,7 @@ int on_bind_exit(struct trace_event_raw_sys_exit *ctx)
 	struct call c;
 
 	call_from_regs(&c);
-	return simple_done(KIND_BIND, &c, ctx->ret);
+	return simple_done(CTX KIND_BIND, &c, ctx->ret);
 }
 
 SEC("tracepoint/syscalls/sys_exit_listen")
@@ -588,14 +583,16 @@ int on_listen_exit(struct trace_event_raw_sys_exit *ctx)
 	struct call c;
 
 	call_from_regs(&c);
-	return simple_done(KIND_LISTEN, &c, ctx->ret);
+	return simple_done(CTX KIND_LISTEN, &c, ctx->ret);
 }
+
+#endif
 
 /* Before 5.15: the entry too. */
 static __always_inline struct call call_of_entry(struct trace_event_raw_sys_enter *ctx, u16 kind)
 {
 	struct call c = {
-		.since = bpf_ktime_get_boot_ns(),
+		.since = now(),
 		.fd = (int)ctx->args[0],
 	};
 
@@ -623,8 +620,8 @@ static __always_inline struct call call_of_entry(struct trace_event_raw_sys_ente
 		return call_ends(&c) ? done : 0;                          \
 	}
 
-PAIR(connect, KIND_CONNECT, connect_done(&c, ctx->ret))
-PAIR(accept, KIND_ACCEPT, accept_done(&c, ctx->ret))
-PAIR(accept4, KIND_ACCEPT, accept_done(&c, ctx->ret))
-PAIR(bind, KIND_BIND, simple_done(KIND_BIND, &c, ctx->ret))
-PAIR(listen, KIND_LISTEN, simple_done(KIND_LISTEN, &c, ctx->ret))
+PAIR(connect, KIND_CONNECT, connect_done(CTX &c, ctx->ret))
+PAIR(accept, KIND_ACCEPT, accept_done(CTX &c, ctx->ret))
+PAIR(accept4, KIND_ACCEPT, accept_done(CTX &c, ctx->ret))
+PAIR(bind, KIND_BIND, simple_done(CTX KIND_BIND, &c, ctx->ret))
+PAIR(listen, KIND_LISTEN, simple_done(CTX KIND_LISTEN, &c, ctx->ret))

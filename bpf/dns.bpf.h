@@ -8,8 +8,6 @@
 #define ETH_P_IPV6 0x86DD
 #define DNS_BYTES 4096
 
-volatile const u16 dns_port = 53;
-
 #define DNS_SMALL 512
 
 static __always_inline int emit_dns(struct __sk_buff *skb, bool answer, u16 family, u8 *header, u16 *port,
@@ -23,7 +21,7 @@ static __always_inline int emit_dns(struct __sk_buff *skb, bool answer, u16 fami
 	}
 	__builtin_memset(r, 0, sizeof(*r));
 	if (answer) { /* the cookie tells whose */
-		r->head.time = bpf_ktime_get_boot_ns();
+		r->head.time = now();
 		r->head.kind = KIND_DNS;
 		r->head.size = sizeof(*r) + room;
 		r->head.flags = FLAG_ANONYMOUS | FLAG_RESPONSE;
@@ -87,7 +85,7 @@ static __always_inline int on_packet(struct __sk_buff *skb, bool answer)
 	} else {
 		return 1;
 	}
-	if (bpf_skb_load_bytes(skb, off, port, 4) || port[answer ? 0 : 1] != bpf_htons(dns_port))
+	if (bpf_skb_load_bytes(skb, off, port, 4) || port[answer ? 0 : 1] != bpf_htons(SETTING(dns_port)))
 		return 1;
 	off += 8;
 	if (skb->len <= off + 12)

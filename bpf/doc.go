@@ -4,3 +4,4 @@
 package bpf
 
 //go:generate go tool bpf2go -no-global-types -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -tags linux -type rec_head -type rec_exec -type rec_fork -type rec_exit -type rec_socket -type rec_dns -type rec_cgroup -type cgroup_op -type counts -type state_busy -type kind -type flag -type span -output-suffix _gen Goshawk goshawk.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -I.
+//go:generate go tool bpf2go -no-global-types -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -tags linux -type settings -output-suffix _gen Legacy goshawk.bpf.c -- -DLEGACY -O2 -g -Wall -Werror -mcpu=v2 -mllvm -disable-block-placement -mllvm -disable-branch-fold -I.

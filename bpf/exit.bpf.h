@@ -10,27 +10,27 @@ struct trace_event_raw_sched_process_exit {
 	bool group_dead;
 } __attribute__((preserve_access_index));
 
-static __always_inline bool is_last(struct task_struct *t, unsigned long long *args)
+static __always_inline bool is_last(struct task_struct *t, bool group_dead)
 {
 	struct trace_event_raw_sched_process_exit *e = NULL;
 
 	if (bpf_core_field_exists(e->group_dead))
-		return args[1] & 0xff;
+		return group_dead;
 	return !BPF_CORE_READ(t, signal, live.counter);
 }
 
-static __always_inline int emit_exit(struct task_struct *t, unsigned long long *args)
+static __always_inline int emit_exit(CTX_PARAM struct task_struct *t, bool last)
 {
 	struct task_struct *leader;
 	struct signal_struct *sig;
 	struct rec_exit *r;
 	u32 code;
 
-	if (!wanted(KIND_EXIT) || !is_last(t, args))
+	if (!last || !wanted(KIND_EXIT))
 		return 0;
 	sig = BPF_CORE_READ(t, signal);
 	COUNT(KIND_EXIT, generated);
-	r = bpf_ringbuf_reserve(&critical, sizeof(*r), 0);
+	r = RESERVE(critical, struct rec_exit);
 	if (!r) {
 		COUNT(KIND_EXIT, lost_ring);
 		return 0;
@@ -56,20 +56,37 @@ static __always_inline int emit_exit(struct task_struct *t, unsigned long long *
 		r->runtime += BPF_CORE_READ(leader, se.sum_exec_runtime);
 	}
 	r->max_rss = BPF_CORE_READ(sig, maxrss);
-	bpf_ringbuf_submit(r, 0);
+	SUBMIT(critical, r);
 	return 0;
 }
+
+#ifndef LEGACY
 
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit_tp_btf, struct task_struct *t)
 {
 	hold_cpu();
-	return release_cpu(emit_exit(t, ctx));
+	return release_cpu(emit_exit(CTX t, is_last(t, ctx[1] & 0xff)));
 }
 
 SEC("raw_tp/sched_process_exit")
 int BPF_PROG(on_exit_raw_tp, struct task_struct *t)
 {
 	hold_cpu();
-	return release_cpu(emit_exit(t, ctx));
+	return release_cpu(emit_exit(CTX t, is_last(t, ctx[1] & 0xff)));
 }
+
+#else /* LEGACY */
+
+SEC("tracepoint/sched/sched_process_exit")
+int on_exit_tracepoint(struct trace_event_raw_sched_process_exit *ctx)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	bool last = !BPF_CORE_READ(t, signal, live.counter);
+
+	if (bpf_core_field_exists(ctx->group_dead))
+		last = ctx->group_dead;
+	return emit_exit(CTX t, last);
+}
+
+#endif

@@ -18,13 +18,16 @@
 #include "exit.bpf.h"
 #include "socket.bpf.h"
 #include "call.bpf.h"
+#ifndef LEGACY
 #include "datagram.bpf.h"
 #include "dns.bpf.h"
+#endif
 #include "cgroup.bpf.h"
 
 /* The kernel lets GPL-compatible programs alone read its memory. */
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+#ifndef LEGACY
 /* Keep every record type in BTF, for the Go twins. */
 const struct rec_exec *keep_exec __attribute__((unused));
 const struct rec_fork *keep_fork __attribute__((unused));
@@ -35,3 +38,4 @@ const struct rec_cgroup *keep_cgroup __attribute__((unused));
 const enum cgroup_op *keep_cgroup_op __attribute__((unused));
 const enum flag *keep_flag __attribute__((unused));
 const enum kind *keep_kind __attribute__((unused));
+#endif

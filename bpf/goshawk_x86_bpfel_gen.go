@@ -27,25 +27,28 @@ type GoshawkCounts struct {
 	LostRing  uint64
 	LostMap   uint64
 	Filtered  uint64
+	LostBusy  uint64
+	Sent      uint64
 }
 
 type GoshawkFlag uint32
 
 const (
-	GoshawkFlagFLAG_ARGS_CUT     GoshawkFlag = 1
-	GoshawkFlagFLAG_PATH_CUT     GoshawkFlag = 2
-	GoshawkFlagFLAG_MEMFD        GoshawkFlag = 4
-	GoshawkFlagFLAG_SCRIPT       GoshawkFlag = 8
-	GoshawkFlagFLAG_USER_ADDRESS GoshawkFlag = 16
-	GoshawkFlagFLAG_RESPONSE     GoshawkFlag = 32
-	GoshawkFlagFLAG_ENV_CUT      GoshawkFlag = 64
-	GoshawkFlagFLAG_CORE         GoshawkFlag = 128
-	GoshawkFlagFLAG_ANONYMOUS    GoshawkFlag = 256
-	GoshawkFlagFLAG_CWD_CUT      GoshawkFlag = 512
-	GoshawkFlagFLAG_FILENAME_CUT GoshawkFlag = 1024
-	GoshawkFlagFLAG_UPPER        GoshawkFlag = 2048
-	GoshawkFlagFLAG_OTHER_MOUNT  GoshawkFlag = 4096
-	GoshawkFlagFLAG_ENTERED      GoshawkFlag = 8192
+	GoshawkFlagFLAG_ARGS_CUT       GoshawkFlag = 1
+	GoshawkFlagFLAG_PATH_CUT       GoshawkFlag = 2
+	GoshawkFlagFLAG_MEMFD          GoshawkFlag = 4
+	GoshawkFlagFLAG_SCRIPT         GoshawkFlag = 8
+	GoshawkFlagFLAG_USER_ADDRESS   GoshawkFlag = 16
+	GoshawkFlagFLAG_RESPONSE       GoshawkFlag = 32
+	GoshawkFlagFLAG_ENV_CUT        GoshawkFlag = 64
+	GoshawkFlagFLAG_CORE           GoshawkFlag = 128
+	GoshawkFlagFLAG_ANONYMOUS      GoshawkFlag = 256
+	GoshawkFlagFLAG_CWD_CUT        GoshawkFlag = 512
+	GoshawkFlagFLAG_FILENAME_CUT   GoshawkFlag = 1024
+	GoshawkFlagFLAG_UPPER          GoshawkFlag = 2048
+	GoshawkFlagFLAG_OTHER_MOUNT    GoshawkFlag = 4096
+	GoshawkFlagFLAG_ENTERED        GoshawkFlag = 8192
+	GoshawkFlagFLAG_SCRIPT_UNKNOWN GoshawkFlag = 16384
 )
 
 type GoshawkKind uint32
@@ -151,7 +154,7 @@ type GoshawkRecHead struct {
 	TtyMinor uint32
 	NsPid    uint32
 	PidNs    uint32
-	Pad      uint32
+	Number   uint32
 	Comm     [16]int8
 }
 
@@ -277,6 +280,7 @@ const (
 	GoshawkVarKeepSocket                = "keep_socket"
 	GoshawkVarKinds                     = "kinds"
 	GoshawkVarNoStateHook               = "no_state_hook"
+	GoshawkVarOvlInode                  = "ovl_inode"
 	GoshawkVarOvlMetacopy               = "ovl_metacopy"
 	GoshawkVarPreemptible               = "preemptible"
 	GoshawkVarV1Controller              = "v1_controller"
@@ -423,6 +427,7 @@ type GoshawkVariableSpecs struct {
 	KeepSocket     *ebpf.VariableSpec `ebpf:"keep_socket"`
 	Kinds          *ebpf.VariableSpec `ebpf:"kinds"`
 	NoStateHook    *ebpf.VariableSpec `ebpf:"no_state_hook"`
+	OvlInode       *ebpf.VariableSpec `ebpf:"ovl_inode"`
 	OvlMetacopy    *ebpf.VariableSpec `ebpf:"ovl_metacopy"`
 	Preemptible    *ebpf.VariableSpec `ebpf:"preemptible"`
 	V1Controller   *ebpf.VariableSpec `ebpf:"v1_controller"`
@@ -493,6 +498,7 @@ type GoshawkVariables struct {
 	KeepSocket     *ebpf.Variable `ebpf:"keep_socket"`
 	Kinds          *ebpf.Variable `ebpf:"kinds"`
 	NoStateHook    *ebpf.Variable `ebpf:"no_state_hook"`
+	OvlInode       *ebpf.Variable `ebpf:"ovl_inode"`
 	OvlMetacopy    *ebpf.Variable `ebpf:"ovl_metacopy"`
 	Preemptible    *ebpf.Variable `ebpf:"preemptible"`
 	V1Controller   *ebpf.Variable `ebpf:"v1_controller"`

@@ -22,7 +22,10 @@
 #define IPPROTO_MPTCP 262
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
+#define TCP_FIN_WAIT2 5
 #define TCP_CLOSE 7
+#define TCP_LAST_ACK 9
+#define TCP_CLOSING 11
 #define ENOENT 2
 #define EINTR 4
 #define EAGAIN 11
@@ -31,10 +34,7 @@
 #define EISCONN 106
 #define ERESTARTSYS 512
 #define SOCK_DONE 1
-#define UNIX_PATH 112 /* sun_path with its zero, in eights */
-
-/* Set by user space when nothing is attached to inet_sock_set_state. */
-volatile u32 no_state_hook;
+#define UNIX_PATH 128 /* sun_path with its zero, in a power of two */
 
 enum state {
 	STATE_CONNECTING = 1,
@@ -53,7 +53,7 @@ struct owner {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
-	__uint(map_flags, 1); /* BPF_F_NO_PREALLOC */
+	__uint(map_flags, NO_PREALLOC);
 	__type(key, u64); /* address of the struct sock */
 	__type(value, struct owner);
 } owners SEC(".maps");
@@ -78,18 +78,42 @@ struct {
 
 #define TOLD_NS 1000000000 /* a caller learns of the failure sooner than that */
 
+/* The macro reads plain fields too; before 5.6 both were bit fields of one word. */
 static __always_inline u16 protocol_of(const struct sock *sk)
 {
-	if (bpf_core_field_size(sk->sk_protocol) == 2)
-		return BPF_CORE_READ(sk, sk_protocol);
 	return BPF_CORE_READ_BITFIELD_PROBED((struct sock___before_5_6 *)sk, sk_protocol);
 }
 
 static __always_inline u16 type_of(const struct sock *sk)
 {
-	if (bpf_core_field_size(sk->sk_protocol) == 2)
-		return BPF_CORE_READ(sk, sk_type);
 	return BPF_CORE_READ_BITFIELD_PROBED((struct sock___before_5_6 *)sk, sk_type);
+}
+
+static __always_inline u32 netns_of(const struct sock *sk)
+{
+	struct sock___before_4_1 *older = (void *)sk;
+	struct net___before_3_19 *old;
+	struct net *net = NULL;
+	u32 inum = 0;
+
+	if (bpf_core_field_exists(sk->__sk_common.skc_net.net))
+		net = BPF_CORE_READ(sk, __sk_common.skc_net.net);
+	if (bpf_core_field_exists(older->__sk_common.skc_net))
+		net = BPF_CORE_READ(older, __sk_common.skc_net);
+	old = (void *)net;
+	if (bpf_core_field_exists(net->ns.inum))
+		inum = BPF_CORE_READ(net, ns.inum);
+	if (bpf_core_field_exists(old->proc_inum))
+		inum = BPF_CORE_READ(old, proc_inum);
+	return inum;
+}
+
+/* The kernel gives a socket its number when somebody asks for it; before 4.2, never. */
+static __always_inline u64 cookie_of(const struct sock *sk)
+{
+	if (!bpf_core_field_exists(sk->__sk_common.skc_cookie.counter))
+		return 0;
+	return BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
 }
 
 static __always_inline bool is_tcp(const struct sock *sk)
@@ -108,8 +132,8 @@ SHARED void fill_sock(struct rec_socket *r, const struct sock *sk)
 	r->family = family;
 	r->type = type_of(sk);
 	r->protocol = protocol_of(sk);
-	r->cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
-	r->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	r->cookie = cookie_of(sk);
+	r->netns = netns_of(sk);
 	r->fd = -1;
 	r->path.off = sizeof(*r);
 	if (family == AF_INET) {
@@ -128,9 +152,41 @@ SHARED void fill_sock(struct rec_socket *r, const struct sock *sk)
 	}
 }
 
+/* count_bytes says what a connection carried, without repeats. Before 4.19 the kernel counts
+ * what was acknowledged, to which belong our SYN and our FIN, and before 4.1 nothing (but
+ * RHEL 7 has the counters of 4.1).
+ */
+static __always_inline void count_bytes(struct rec_socket *r, struct tcp_sock *t, bool connected)
+{
+	struct sock___before_3_18 *older = (void *)t;
+	struct sock *sk = (void *)t;
+	unsigned long flags = 0;
+
+	if (bpf_core_field_exists(t->bytes_retrans)) {
+		r->sent = BPF_CORE_READ(t, bytes_sent) - BPF_CORE_READ(t, bytes_retrans);
+	} else if (bpf_core_field_exists(t->bytes_acked)) {
+		u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
+
+		r->sent = BPF_CORE_READ(t, bytes_acked);
+		if (connected && r->sent)
+			r->sent--;
+		if (r->sent && (state == TCP_FIN_WAIT2 || state == TCP_CLOSING || state == TCP_LAST_ACK) &&
+		    BPF_CORE_READ(t, snd_una) == BPF_CORE_READ(t, write_seq))
+			r->sent--;
+	}
+	if (bpf_core_field_exists(t->bytes_received))
+		r->received = BPF_CORE_READ(t, bytes_received);
+	/* tcp_queue_rcv() counts the peer's FIN, which SOCK_DONE tells of, as a byte */
+	if (bpf_core_field_exists(sk->__sk_common.skc_flags))
+		flags = BPF_CORE_READ(sk, __sk_common.skc_flags);
+	if (bpf_core_field_exists(older->sk_flags))
+		flags = BPF_CORE_READ(older, sk_flags);
+	if (r->received && flags & (1 << SOCK_DONE))
+		r->received--;
+}
+
 /* emit_owned sends a record about a socket in the name of its owner. */
-SHARED void emit_owned(const struct sock *sk, struct owner *o, u16 kind, int result,
-				       u64 now)
+SHARED void emit_owned(CTX_PARAM const struct sock *sk, struct owner *o, u16 kind, int result, u64 now)
 {
 	struct rec_socket *r;
 	u32 size = sizeof(*r);
@@ -138,7 +194,7 @@ SHARED void emit_owned(const struct sock *sk, struct owner *o, u16 kind, int res
 	if (!wanted(kind))
 		return;
 	COUNT(kind, generated);
-	r = bpf_ringbuf_reserve(&bulk, sizeof(*r), 0);
+	r = RESERVE(bulk, struct rec_socket);
 	if (!r) {
 		COUNT(kind, lost_ring);
 		return;
@@ -151,18 +207,25 @@ SHARED void emit_owned(const struct sock *sk, struct owner *o, u16 kind, int res
 	r->duration = now - o->since;
 	r->result = result;
 	r->fd = kind == KIND_CLOSE ? -1 : o->fd; /* by then it is nobody's or another's */
-	if (kind == KIND_CLOSE) {
-		r->sent = BPF_CORE_READ((struct tcp_sock *)sk, bytes_sent) -
-			  BPF_CORE_READ((struct tcp_sock *)sk, bytes_retrans);
-		r->received = BPF_CORE_READ((struct tcp_sock *)sk, bytes_received);
-		/* tcp_queue_rcv() counts the peer's FIN, which SOCK_DONE tells of, as a byte */
-		if (r->received && BPF_CORE_READ(sk, __sk_common.skc_flags) & (1 << SOCK_DONE))
-			r->received--;
-	}
-	bpf_ringbuf_submit(r, 0);
+	if (kind == KIND_CLOSE)
+		count_bytes(r, (void *)sk, o->head.kind == KIND_CONNECT);
+	SUBMIT(bulk, r);
 }
 
-SHARED int on_state(const struct sock *sk, int old, int new)
+/* count_passed counts a close that went by while this CPU ran another program: its socket is
+ * gone, and another stands at its address.
+ */
+static __always_inline void count_passed(u64 key)
+{
+	struct owner *o = bpf_map_lookup_elem(&owners, &key);
+
+	if (o && o->state == STATE_OPEN && wanted(KIND_CLOSE)) {
+		COUNT(KIND_CLOSE, generated);
+		COUNT(KIND_CLOSE, lost_busy);
+	}
+}
+
+SHARED int on_state(CTX_PARAM const struct sock *sk, int old, int new)
 {
 	struct owner *o, fresh;
 	u64 key = (u64)sk, now;
@@ -178,6 +241,7 @@ SHARED int on_state(const struct sock *sk, int old, int new)
 		fresh.fd = -1;
 		fresh.state = STATE_CONNECTING;
 		fresh.in_call = 1;
+		count_passed(key);
 		if (bpf_map_update_elem(&owners, &key, &fresh, BPF_ANY)) {
 			COUNT(KIND_CONNECT, generated);
 			COUNT(KIND_CONNECT, lost_map);
@@ -187,9 +251,9 @@ SHARED int on_state(const struct sock *sk, int old, int new)
 	o = bpf_map_lookup_elem(&owners, &key);
 	if (!o)
 		return 0;
-	now = bpf_ktime_get_boot_ns();
+	now = now();
 	if (new != TCP_CLOSE) {
-		emit_owned(sk, o, KIND_CONNECT, 0, now);
+		emit_owned(CTX sk, o, KIND_CONNECT, 0, now);
 		o->state = STATE_OPEN;
 		o->since = now;
 		return 0;
@@ -202,7 +266,7 @@ SHARED int on_state(const struct sock *sk, int old, int new)
 		return 0;
 	err = BPF_CORE_READ(sk, sk_err);
 	if (fresh.state == STATE_OPEN) {
-		emit_owned(sk, &fresh, KIND_CLOSE, -err, now);
+		emit_owned(CTX sk, &fresh, KIND_CLOSE, -err, now);
 		return 0;
 	}
 	/* Without an error, either the call itself failed and its exit will tell why, or the
@@ -210,13 +274,20 @@ SHARED int on_state(const struct sock *sk, int old, int new)
 	 */
 	if (!err)
 		return 0;
-	emit_owned(sk, &fresh, KIND_CONNECT, -err, now);
+	emit_owned(CTX sk, &fresh, KIND_CONNECT, -err, now);
 	t.sock = key;
 	t.time = now;
 	t.err = -err;
 	bpf_map_update_elem(&told, &fresh.head.tid, &t, BPF_ANY);
 	return 0;
 }
+
+static __always_inline bool state_matters(int old, int new)
+{
+	return new == TCP_SYN_SENT || new == TCP_CLOSE || old == TCP_SYN_SENT;
+}
+
+#ifndef LEGACY
 
 /* A softirq may change a socket's state while this CPU runs the program for another. The
  * kernel runs no program within itself, and would pass over the second change; so the hook
@@ -230,11 +301,6 @@ struct {
 	__type(value, struct state_busy);
 } busy SEC(".maps");
 
-static __always_inline bool state_matters(int old, int new)
-{
-	return new == TCP_SYN_SENT || new == TCP_CLOSE || old == TCP_SYN_SENT;
-}
-
 static __always_inline int first_on_state(const struct sock *sk, int old, int new)
 {
 	struct state_busy *b;
@@ -247,7 +313,7 @@ static __always_inline int first_on_state(const struct sock *sk, int old, int ne
 		return 0;
 	hold_cpu();
 	__sync_fetch_and_add(&b->depth, 1);
-	on_state(sk, old, new);
+	on_state(CTX sk, old, new);
 	__sync_fetch_and_add(&b->depth, -1);
 	return release_cpu(0);
 }
@@ -263,30 +329,62 @@ static __always_inline int second_on_state(const struct sock *sk, int old, int n
 	hold_cpu();
 	__sync_fetch_and_add(&b->seen, 1);
 	if (state_matters(old, new))
-		on_state(sk, old, new);
+		on_state(CTX sk, old, new);
 	return release_cpu(0);
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state_tp_btf, const struct sock *sk, int old, int new)
 {
-	return first_on_state(sk, old, new);
+	return first_on_state(CTX sk, old, new);
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_state_tp_btf_second, const struct sock *sk, int old, int new)
 {
-	return second_on_state(sk, old, new);
+	return second_on_state(CTX sk, old, new);
 }
 
 SEC("raw_tp/inet_sock_set_state")
 int BPF_PROG(on_state_raw_tp, const struct sock *sk, int old, int new)
 {
-	return first_on_state(sk, old, new);
+	return first_on_state(CTX sk, old, new);
 }
 
 SEC("raw_tp/inet_sock_set_state")
 int BPF_PROG(on_state_raw_tp_second, const struct sock *sk, int old, int new)
 {
-	return second_on_state(sk, old, new);
+	return second_on_state(CTX sk, old, new);
 }
+
+#else /* LEGACY */
+
+/* These kernels run no two programs at a time on a CPU, whosesoever: what a softirq changes
+ * meanwhile goes by. A close that did is counted when its socket's place is taken again.
+ */
+struct trace_event_raw_inet_sock_set_state {
+	const void *skaddr;
+	int oldstate;
+	int newstate;
+} __attribute__((preserve_access_index));
+
+SEC("tracepoint/sock/inet_sock_set_state")
+int on_state_tracepoint(struct trace_event_raw_inet_sock_set_state *ctx)
+{
+	const struct sock *sk = ctx->skaddr;
+	int old = ctx->oldstate, new = ctx->newstate;
+
+	return state_matters(old, new) ? on_state(CTX sk, old, new) : 0;
+}
+
+/* Before 4.16, where that tracepoint came: the function that it is in now. */
+SEC("kprobe/tcp_set_state")
+int on_state_kprobe(struct pt_regs *ctx)
+{
+	const struct sock *sk = (void *)FUNC_ARG1(ctx);
+	int old = BPF_CORE_READ(sk, __sk_common.skc_state), new = FUNC_ARG2(ctx);
+
+	return state_matters(old, new) ? on_state(CTX sk, old, new) : 0;
+}
+
+#endif

@@ -44,6 +44,7 @@ enum flag {
 	FLAG_UPPER = 1 << 11,	    /* exec: the content is in the upper layer of an overlay */
 	FLAG_OTHER_MOUNT = 1 << 12, /* exec: the file is not on the mount of the root directory */
 	FLAG_ENTERED = 1 << 13,	    /* exec: the parent is in an outer pid namespace */
+	FLAG_SCRIPT_UNKNOWN = 1 << 14, /* FLAG_SCRIPT could not be found out */
 };
 
 /* What was done with a cgroup. */
@@ -85,7 +86,7 @@ struct rec_head {
 	__u32 tty_minor;
 	__u32 ns_pid; /* pid in its own pid namespace, 0 in the initial one */
 	__u32 pid_ns; /* inode of that namespace, 0 for the initial one */
-	__u32 pad;
+	__u32 number; /* legacy: of this kind, sent by this CPU; from 1, modulo 2^32 */
 	char comm[16];
 };
 
@@ -168,12 +169,30 @@ struct rec_cgroup {
 	__u16 pad;
 };
 
-/* One per CPU and kind. generated = written to the ring + lost_*. */
+/* One per CPU and kind. generated = written to the ring + lost_* + filtered, with a ring;
+ * with perf buffers generated = sent + lost_map + filtered, and what was sent may be lost.
+ */
 struct counts {
 	__u64 generated;
 	__u64 lost_ring; /* no room in the ring */
 	__u64 lost_map;  /* no room to remember what a later record needs */
 	__u64 filtered;  /* left out on purpose: a family or call nobody asked for */
+	__u64 lost_busy; /* passed over while another program ran, as was found later */
+	__u64 sent;	 /* legacy: handed to the perf buffer, which may have had no room */
+};
+
+/* legacy: what user space has set, where there are no variables. */
+struct settings {
+	__u64 kinds;	   /* bit n: the kind numbered n is wanted */
+	__u64 boot_offset; /* CLOCK_BOOTTIME - CLOCK_MONOTONIC, ns */
+	__u32 with_env;
+	__u32 no_state_hook; /* nothing is attached where TCP changes state */
+	__u32 dns_port;
+	__s32 v1_controller; /* the rest as in the variables of lib/ring.h */
+	__s32 v1_hierarchy;
+	__u32 ovl_inode;
+	__u32 ovl_metacopy;
+	__u32 pad;
 };
 
 /* One per CPU. How deep the program that watches TCP states is in itself, and how many
@@ -193,6 +212,7 @@ WHOLE(rec_socket);
 WHOLE(rec_dns);
 WHOLE(rec_cgroup);
 WHOLE(counts);
+WHOLE(settings);
 WHOLE(state_busy);
 
 #pragma clang diagnostic pop

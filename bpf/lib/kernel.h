@@ -56,6 +56,11 @@ struct cred {
 	kuid_t uid, suid, euid, fsuid;
 	kgid_t gid, sgid, egid, fsgid;
 };
+/* Without CONFIG_UIDGID_STRICT_TYPE_CHECKS, which went in 3.14. */
+struct cred___plain {
+	u32 uid, suid, euid, fsuid;
+	u32 gid, sgid, egid, fsgid;
+};
 
 struct qstr {
 	union {
@@ -74,6 +79,10 @@ struct super_block {
 	unsigned long s_magic;
 };
 
+struct inode___plain {
+	u32 i_uid;
+	u32 i_gid;
+};
 struct inode {
 	__u16 i_mode;
 	kuid_t i_uid;
@@ -151,11 +160,17 @@ struct signal_struct {
 struct kernfs_node {
 	u64 id;
 };
-union kernfs_node_id___old {
+union kernfs_node_id___before_5_5 {
 	u64 id;
 };
-struct kernfs_node___old {
-	union kernfs_node_id___old id;
+struct kernfs_node___before_5_5 {
+	union kernfs_node_id___before_5_5 id;
+};
+struct kernfs_node___before_4_14 {
+	unsigned int ino;
+};
+struct cgroup___before_3_15 {
+	struct dentry *dentry;
 };
 struct cgroup_root {
 	int hierarchy_id;
@@ -182,11 +197,17 @@ struct ns_common {
 struct net {
 	struct ns_common ns;
 };
+struct net___before_3_19 {
+	unsigned int proc_inum;
+};
 struct nsproxy {
 	struct net *net_ns;
 };
 struct pid_namespace {
 	struct ns_common ns;
+};
+struct pid_namespace___before_3_19 {
+	unsigned int proc_inum;
 };
 struct upid {
 	int nr;
@@ -197,10 +218,16 @@ struct pid {
 	struct upid numbers[1];
 };
 
+struct list_head {
+	struct list_head *next, *prev;
+};
+
 struct task_struct {
 	pid_t pid;
 	pid_t tgid;
 	struct task_struct *real_parent;
+	struct list_head children;
+	struct list_head sibling;
 	struct task_struct *group_leader;
 	u64 start_boottime;
 	const struct cred *real_cred;
@@ -228,6 +255,16 @@ struct pid_link___old {
 };
 struct task_struct___before_4_19 {
 	struct pid_link___old pids[1];
+};
+struct timespec {
+	long tv_sec;
+	long tv_nsec;
+};
+struct task_struct___before_3_17 {
+	struct timespec real_start_time;
+};
+struct task_struct___plain {
+	u32 loginuid;
 };
 
 struct linux_binprm {
@@ -273,6 +310,15 @@ struct sock {
 	int sk_err;
 	struct socket *sk_socket;
 };
+struct sock_common___before_4_1 {
+	struct net *skc_net;
+};
+struct sock___before_4_1 {
+	struct sock_common___before_4_1 __sk_common;
+};
+struct sock___before_3_18 {
+	unsigned long sk_flags;
+};
 /* Before 5.6 type and protocol were bit fields of one word. */
 struct sock___before_5_6 {
 	unsigned int sk_protocol : 8, sk_type : 16;
@@ -285,7 +331,10 @@ struct inet_sock {
 };
 
 struct tcp_sock {
+	u32 snd_una;
+	u32 write_seq;
 	u64 bytes_received;
+	u64 bytes_acked;
 	u64 bytes_sent;
 	u64 bytes_retrans;
 	bool is_mptcp;

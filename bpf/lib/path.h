@@ -37,6 +37,8 @@ struct {
 	__type(value, struct build);
 } builds SEC(".maps");
 
+#ifndef LEGACY
+
 volatile const u32 iterator_slot;
 
 /* walk writes up to WALK_STEPS names, going up a mount where one ends. It returns 0 to go
@@ -94,9 +96,12 @@ __noinline int walk(u32 slot)
 	return done;
 }
 
+#define PATH_STEPS 0 /* as many as it takes */
+#define CWD_STEPS 0
+
 /* put_path appends the names of a path, leaf first; reports whether it is whole. */
 static __always_inline bool put_path(struct build *b, u32 slot, struct vfsmount *mnt,
-				     struct dentry *dentry, struct span *s)
+				     struct dentry *dentry, struct span *s, const int steps)
 {
 	int r = 2;
 
@@ -113,6 +118,69 @@ static __always_inline bool put_path(struct build *b, u32 slot, struct vfsmount 
 	s->len = b->off - s->off;
 	return r == 1;
 }
+
+#else /* LEGACY */
+
+#define PATH_STEPS 37
+#define CWD_STEPS 21
+
+/* Unrolled, as far as 4096 instructions reach: each fourth step looks whether a mount ends
+ * here, which few names need; the others take a name. A longer path is cut, and user space
+ * looks for its beginning in /proc.
+ */
+static __always_inline bool put_path_steps(struct build *b, struct vfsmount *mnt, struct dentry *dentry,
+					   struct span *s, const int steps)
+{
+	struct mount *mount = (void *)mnt - bpf_core_field_offset(struct mount, mnt), *up;
+	struct dentry *root = BPF_CORE_READ(mnt, mnt_root), *parent;
+	/* In memory, what was found out on the way is one to the verifier with what was not. */
+	volatile u32 *off = &b->off, *limit = &b->limit;
+	u32 at;
+	long n;
+
+	s->off = *off;
+	b->limit = *off + PATH_BYTES;
+	b->dentry = dentry;
+#pragma clang loop unroll(full)
+	for (int i = 0; i < steps; i++) {
+		if (i % 4 == 0) {
+			if (dentry != root)
+				continue;
+			up = BPF_CORE_READ(mount, mnt_parent);
+			if (up == mount)
+				goto whole;
+			dentry = BPF_CORE_READ(mount, mnt_mountpoint);
+			mount = up;
+			root = BPF_CORE_READ(up, mnt.mnt_root);
+			continue;
+		}
+		if (dentry == root)
+			continue;
+		at = *off;
+		if (at >= *limit)
+			goto out;
+		n = bpf_probe_read_kernel_str(&b->data[at & BUILD_MASK], NAME_BYTES,
+					      BPF_CORE_READ(dentry, d_name.name));
+		if (n <= 0)
+			goto out;
+		*off += n;
+		parent = BPF_CORE_READ(dentry, d_parent);
+		if (parent == dentry)
+			goto whole;
+		dentry = parent;
+	}
+	goto out;
+whole:
+	b->dentry = NULL; /* in memory: in a register it would cost one more at each step */
+out:
+	asm volatile("" ::: "memory"); /* as ONE_WAY */
+	s->len = b->off - s->off;
+	return !b->dentry;
+}
+
+#define put_path(b, slot, mnt, dentry, s, steps) put_path_steps(b, mnt, dentry, s, steps)
+
+#endif
 
 /* put_kernel_str appends a kernel string without its NUL. */
 static __always_inline bool put_kernel_str(struct build *b, const char *p, struct span *s)

@@ -1,102 +1,82 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
-/* Rings, counters, and what every record says of the process that acted. */
+/* What every record says of the process that acted. */
 #ifndef GOSHAWK_TASK_H
 #define GOSHAWK_TASK_H
 
-/* Two rings: a flood of socket records cannot push out an exec. User space sets the sizes. */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 22);
-} critical SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 22);
-} bulk SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, KIND_MAX);
-	__type(key, u32);
-	__type(value, struct counts);
-} counters SEC(".maps");
-
-/* Tracepoints and fexit programs may be preempted: the first from 7.0 on, the second always.
- * The kernel runs no program within itself on one CPU, not even for another task: what
- * happens meanwhile is passed over (and counted: recursion_misses in the program's info).
- * Holding the CPU leaves a moment for that, and keeps a CPU's build for one record at a time.
- */
-extern void bpf_preempt_disable(void) __weak __ksym;
-extern void bpf_preempt_enable(void) __weak __ksym;
-
-/* Set by user space from 6.15 on, where these functions may surround a call of walk(). */
-volatile const bool preemptible;
-
-static __always_inline void hold_cpu(void)
-{
-	if (preemptible)
-		bpf_preempt_disable();
-}
-
-static __always_inline int release_cpu(int result)
-{
-	if (preemptible)
-		bpf_preempt_enable();
-	return result;
-}
-
-/* What several programs of one object share is compiled once, as BPF-to-BPF calls. */
-#define SHARED static __noinline
-
-/* Bit n: the kind numbered n is wanted. */
-volatile const u64 kinds = ~0ULL;
-
-static __always_inline bool wanted(u32 kind)
-{
-	return kinds & (1ULL << kind);
-}
-
-/* A softirq may interrupt the same program on this CPU, hence the atomic adds. */
-#define COUNT(kind, what)                                                  \
-	({                                                                 \
-		u32 key_ = (kind);                                         \
-		struct counts *c_ = bpf_map_lookup_elem(&counters, &key_); \
-		if (c_)                                                    \
-			__sync_fetch_and_add(&c_->what, 1);                \
-	})
+#include "ring.h"
 
 static __always_inline u64 start_of(struct task_struct *leader)
 {
+	struct task_struct___before_5_5 *older = (void *)leader;
+	struct task_struct___before_3_17 *oldest = (void *)leader;
+	u64 start = 0;
+
 	if (bpf_core_field_exists(leader->start_boottime))
-		return BPF_CORE_READ(leader, start_boottime);
-	return BPF_CORE_READ((struct task_struct___before_5_5 *)leader, real_start_time);
+		start = BPF_CORE_READ(leader, start_boottime);
+	if (bpf_core_field_exists(older->real_start_time))
+		start = BPF_CORE_READ(older, real_start_time);
+	if (bpf_core_field_exists(oldest->real_start_time))
+		start = BPF_CORE_READ(oldest, real_start_time.tv_sec) * 1000000000ULL +
+			BPF_CORE_READ(oldest, real_start_time.tv_nsec);
+	return start;
 }
 
+/* A uid or gid. Before 3.14 a kernel may be built with plain numbers for them. */
+#define READ_ID(p, type, field)                                                     \
+	({                                                                          \
+		u32 id_ = -1;                                                       \
+		if (bpf_core_field_exists((p)->field.val))                          \
+			id_ = BPF_CORE_READ(p, field.val);                          \
+		if (bpf_core_field_exists(((struct type##___plain *)(p))->field))   \
+			id_ = BPF_CORE_READ((struct type##___plain *)(p), field);   \
+		id_;                                                                \
+	})
+
+/* The number of a cgroup: what stat(2) calls the inode of its directory, in the lower half. */
 static __always_inline u64 cgroup_id(struct cgroup *cgroup)
 {
-	struct kernfs_node *kn = BPF_CORE_READ(cgroup, kn);
+	struct cgroup___before_3_15 *oldest = (void *)cgroup;
+	struct kernfs_node___before_5_5 *older;
+	struct kernfs_node___before_4_14 *old;
+	struct kernfs_node *kn;
+	u64 id = 0;
 
-	if (bpf_core_type_exists(union kernfs_node_id___old))
-		return BPF_CORE_READ((struct kernfs_node___old *)kn, id.id);
-	return BPF_CORE_READ(kn, id);
+	if (bpf_core_field_exists(oldest->dentry))
+		id = BPF_CORE_READ(oldest, dentry, d_inode, i_ino);
+	if (!bpf_core_field_exists(cgroup->kn))
+		return id;
+	kn = BPF_CORE_READ(cgroup, kn);
+	old = (void *)kn;
+	older = (void *)kn;
+	if (bpf_core_field_exists(kn->id))
+		id = BPF_CORE_READ(kn, id);
+	if (bpf_core_field_exists(older->id.id))
+		id = BPF_CORE_READ(older, id.id);
+	if (bpf_core_field_exists(old->ino))
+		id = BPF_CORE_READ(old, ino);
+	return id;
 }
 
-/* The v1 controller (its number in css_set.subsys) and hierarchy by which containers are
- * told where cgroup v2 does not tell; user space sets them. -1: v2 is all there is.
- */
-volatile const __s32 v1_controller = -1;
-volatile const __s32 v1_hierarchy = -1;
+static __always_inline u64 cgroup2_of(struct task_struct *t)
+{
+	struct css_set *set = NULL;
+
+	if (!bpf_core_field_exists(set->dfl_cgrp)) /* before 3.16 */
+		return 0;
+	return cgroup_id(BPF_CORE_READ(t, cgroups, dfl_cgrp));
+}
 
 static __always_inline u64 cgroup1_of(struct task_struct *t)
 {
 	struct cgroup_subsys_state *css = NULL;
+	u64 controller = SETTING(v1_controller);
 	void *set;
 
-	if (v1_controller < 0)
+	if (controller > 64) /* none */
 		return 0;
 	set = BPF_CORE_READ(t, cgroups);
 	bpf_probe_read_kernel(&css, sizeof(css), set + bpf_core_field_offset(struct css_set, subsys) +
-						     v1_controller * sizeof(css));
+						     controller * sizeof(css));
 	return cgroup_id(BPF_CORE_READ(css, cgroup));
 }
 
@@ -113,7 +93,9 @@ static __always_inline struct pid *pid_of(struct task_struct *t)
 static __always_inline void fill_namespace(struct rec_head *h, struct task_struct *leader)
 {
 	struct pid *pid = pid_of(leader);
-	u32 level = BPF_CORE_READ(pid, level);
+	u64 level = BPF_CORE_READ(pid, level);
+	struct pid_namespace___before_3_19 *older;
+	struct pid_namespace *ns;
 	struct upid *last;
 
 	h->ns_pid = 0;
@@ -122,7 +104,12 @@ static __always_inline void fill_namespace(struct rec_head *h, struct task_struc
 		return;
 	last = (void *)pid + bpf_core_field_offset(struct pid, numbers) + level * bpf_core_type_size(struct upid);
 	h->ns_pid = BPF_CORE_READ(last, nr);
-	h->pid_ns = BPF_CORE_READ(last, ns, ns.inum);
+	ns = BPF_CORE_READ(last, ns);
+	older = (void *)ns;
+	if (bpf_core_field_exists(ns->ns.inum))
+		h->pid_ns = BPF_CORE_READ(ns, ns.inum);
+	if (bpf_core_field_exists(older->proc_inum))
+		h->pid_ns = BPF_CORE_READ(older, proc_inum);
 }
 
 /* What is known of task t, which acts. Uses base helpers only, so that cgroup programs
@@ -135,33 +122,31 @@ SHARED void fill_head(struct rec_head *h, struct task_struct *t, u16 kind, u32 s
 	const struct cred *cred = BPF_CORE_READ(t, real_cred);
 	struct tty_struct *tty = BPF_CORE_READ(t, signal, tty);
 
-	h->time = bpf_ktime_get_boot_ns();
+	h->time = now();
 	h->size = size;
 	h->kind = kind;
 	h->flags = 0;
-	h->pad = 0;
+	h->number = 0;
 	h->pid = BPF_CORE_READ(t, tgid);
 	h->tid = BPF_CORE_READ(t, pid);
 	h->start = start_of(leader);
 	h->ppid = BPF_CORE_READ(parent, tgid);
 	h->pstart = start_of(BPF_CORE_READ(parent, group_leader));
-	h->uid = BPF_CORE_READ(cred, uid.val);
-	h->gid = BPF_CORE_READ(cred, gid.val);
-	h->euid = BPF_CORE_READ(cred, euid.val);
-	h->egid = BPF_CORE_READ(cred, egid.val);
-	h->auid = -1;
+	h->uid = READ_ID(cred, cred, uid);
+	h->gid = READ_ID(cred, cred, gid);
+	h->euid = READ_ID(cred, cred, euid);
+	h->egid = READ_ID(cred, cred, egid);
+	h->auid = READ_ID(t, task_struct, loginuid);
 	h->session = -1;
-	if (bpf_core_field_exists(t->loginuid)) {
-		h->auid = BPF_CORE_READ(t, loginuid.val);
+	if (bpf_core_field_exists(t->sessionid))
 		h->session = BPF_CORE_READ(t, sessionid);
-	}
 	h->tty_major = 0;
 	h->tty_minor = 0;
 	if (tty) {
 		h->tty_major = BPF_CORE_READ(tty, driver, major);
 		h->tty_minor = BPF_CORE_READ(tty, driver, minor_start) + BPF_CORE_READ(tty, index);
 	}
-	h->cgroup = cgroup_id(BPF_CORE_READ(t, cgroups, dfl_cgrp));
+	h->cgroup = cgroup2_of(t);
 	h->cgroup1 = cgroup1_of(t);
 	fill_namespace(h, leader);
 	BPF_CORE_READ_STR_INTO(&h->comm, t, comm);

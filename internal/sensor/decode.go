@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/goshawk-project/goshawk/bpf"
 	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/procfs"
 )
 
 // errShort says that a record ends before its structure or its spans do.
@@ -25,6 +26,7 @@ var errValue = errors.New("record holds a value without meaning")
 // the only memory read is the record's own.
 type decoder struct {
 	bootID  string
+	proc    *procfs.FS // where cut paths are completed, or nil
 	env     map[string]bool
 	toUnix  int64
 	pages   uint64
@@ -312,10 +314,19 @@ func (s *Sensor) counts() []event.Count {
 			sum.LostRing += c.LostRing
 			sum.LostMap += c.LostMap
 			sum.Filtered += c.Filtered
+			sum.Sent += c.Sent
+			sum.LostBusy += c.LostBusy
 		}
 		t := &s.decode.count[k]
 		id := event.ID(k)
-		add(id, event.Generated, "", sum.Generated+passed[id])
+		if n := s.numbers; n != nil {
+			sum.LostRing = uint64(max(0, n.lost[k].Load()))
+			if n.found[k].Load()+sum.LostRing < sum.Sent && !n.unsettled.Swap(true) {
+				s.interrupt() // on the way, or lost: the reader finds out
+			}
+		}
+		passed[id] += sum.LostBusy
+		add(id, event.Generated, "", sum.Generated+passed[id]-sum.LostBusy)
 		add(id, event.Delivered, "", t.delivered.Load())
 		add(id, event.Lost, "ring_full", sum.LostRing)
 		add(id, event.Lost, "map_full", sum.LostMap)

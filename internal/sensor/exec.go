@@ -6,6 +6,7 @@ import (
 
 	"github.com/goshawk-project/goshawk/bpf"
 	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/procfs"
 )
 
 var pageSize = uint64(os.Getpagesize())
@@ -43,7 +44,11 @@ func (d *decoder) exec(raw []byte, b *event.Batch) error {
 	e.Inode, e.Mode = r.Inode, r.Mode
 	e.OwnerUID, e.OwnerGID = r.OwnerUid, r.OwnerGid
 	e.SUID, e.SGID, e.FSUID, e.FSGID = r.Suid, r.Sgid, r.Fsuid, r.Fsgid
-	if has(&r.Head, bpf.GoshawkFlagFLAG_SCRIPT) {
+	if d.proc != nil && e.PathTruncated {
+		d.complete(e, &r.Head)
+	}
+	if has(&r.Head, bpf.GoshawkFlagFLAG_SCRIPT) ||
+		has(&r.Head, bpf.GoshawkFlagFLAG_SCRIPT_UNKNOWN) && runsScript(e) {
 		e.Interpreter = e.Path
 		e.Script = join(e.Cwd, e.Filename)
 	}
@@ -81,4 +86,51 @@ func (d *decoder) pick(env []byte) string {
 		env = env[min(end+1, len(env)):]
 	}
 	return out.String()
+}
+
+// complete looks in /proc for the beginnings of paths whose ends the legacy programs have
+// told: they take some 30 names. What is there counts only when it is the same process and
+// ends as the kernel said.
+func (d *decoder) complete(e *event.Exec, h *bpf.GoshawkRecHead) {
+	dir, err := d.proc.Open()
+	if err != nil {
+		return
+	}
+	defer dir.Close()
+	var stat procfs.Stat
+	p, err := dir.Process(int(e.PID))
+	if err != nil || p.Stat(&stat) != nil || e.Start-stat.StartTimeNs() >= tick {
+		return
+	}
+	cut := h.Flags & anyCut
+	whole := func(flag bpf.GoshawkFlag, path *string, now string, err error) {
+		end := strings.TrimPrefix(*path, "...")
+		if err == nil && has(h, flag) && strings.HasPrefix(now, "/") && strings.HasSuffix(now, end) {
+			*path = now
+			e.Fidelity = event.FidelityState
+			cut &^= uint32(flag)
+		}
+	}
+	exe, _, err := p.Exe()
+	whole(bpf.GoshawkFlagFLAG_PATH_CUT, &e.Path, exe, err)
+	cwd, err := p.Cwd()
+	whole(bpf.GoshawkFlagFLAG_CWD_CUT, &e.Cwd, cwd, err)
+	e.PathTruncated = cut != 0
+}
+
+// runsScript guesses whether the file asked for is a script, where the kernel side could not
+// see: then the arguments are those that fs/binfmt_script.c makes, with the interpreter
+// before the script's name, and perhaps one argument between. Interpreters of scripts may
+// be scripts, four deep.
+func runsScript(e *event.Exec) bool {
+	name, rest, _ := strings.Cut(e.Args, "\x00")
+	if name == e.Filename || e.Path == join(e.Cwd, e.Filename) {
+		return false
+	}
+	for range 8 {
+		if name, rest, _ = strings.Cut(rest, "\x00"); name == e.Filename && name != "" {
+			return true
+		}
+	}
+	return false
 }

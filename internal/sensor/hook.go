@@ -424,9 +424,9 @@ func (l *loader) link(spec *ebpf.ProgramSpec, function string, p *ebpf.Program) 
 	case "tp_btf", "fentry", "fexit":
 		return link.AttachTracing(link.TracingOptions{Program: p, AttachType: spec.AttachType})
 	case "kprobe":
-		return link.Kprobe(where, p, nil)
+		return link.Kprobe(where, p, &link.KprobeOptions{TraceFSPrefix: "goshawk"})
 	case "kretprobe":
-		return link.Kretprobe(where, p, nil)
+		return link.Kretprobe(where, p, &link.KprobeOptions{TraceFSPrefix: "goshawk"})
 	case "raw_tp":
 		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: where, Program: p})
 	case "tracepoint":

@@ -220,8 +220,8 @@ func TestLiveWithoutHook(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range hooks {
-		without := hooks[i].name
+	for _, h := range testObject(t).hooks {
+		without := h.name
 		t.Run(without, func(t *testing.T) {
 			l := watch(t, Options{Tiers: map[string]string{without: "none"}})
 			for _, h := range l.s.Hooks() {

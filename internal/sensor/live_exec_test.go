@@ -413,7 +413,28 @@ func sizes(t *testing.T, l *live, prog, dir, cwd string) {
 		below := deep + strings.Repeat("/d", 2000)
 		want := wantExec(t, got, pid, below+"/prog", below, "./prog", "exit", "0")
 		want.Filename = "./prog"
+		l.legacyNames(want)
 		compare(t, want, got)
+	})
+	t.Run("60 directories, looked at in time", func(t *testing.T) {
+		deep := mkdir(t, filepath.Join(dir, "k"))
+		c := exec.Command(helper, "deep", "60", "d", "./prog", "sleep")
+		c.Dir = deep
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		got := l.nth(t, c.Process.Pid, 2)
+		below := deep + strings.Repeat("/d", 60)
+		want := wantExec(t, got, c.Process.Pid, below+"/prog", below, "./prog", "sleep")
+		want.Filename = "./prog"
+		if l.s.object.perf { // /proc has what the programs had no room for
+			want.Fidelity = event.FidelityState
+		}
+		compare(t, want, got)
+		if err := c.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		c.Wait()
 	})
 	t.Run("path longer than any look-up takes", func(t *testing.T) {
 		// Made by going down step by step. Its end is kept, and marked as one.
@@ -426,8 +447,27 @@ func sizes(t *testing.T, l *live, prog, dir, cwd string) {
 		// Names are taken until PATH_MAX is reached: "prog" and 41 directories; 42 of cwd.
 		want := wantExec(t, got, pid, "..."+strings.Repeat("/"+name, 41)+"/prog", "..."+strings.Repeat("/"+name, 41), "./prog", "exit", "0")
 		want.Filename, want.PathTruncated = "./prog", true
+		l.legacyNames(want)
 		compare(t, want, got)
 	})
+}
+
+// legacyNames cuts the paths of an event as the legacy object does, for which 27 names are as
+// many as fit in 4096 instructions, and 15 of the current directory; the process is gone when
+// user space looks for the rest.
+func (l *live) legacyNames(e *event.Exec) {
+	if !l.s.object.perf {
+		return
+	}
+	cut := func(path string, n int) string {
+		names := strings.Split(path, "/")
+		if len(names)-1 <= n {
+			return path
+		}
+		e.PathTruncated = true
+		return ".../" + strings.Join(names[len(names)-n:], "/")
+	}
+	e.Path, e.Cwd = cut(e.Path, 27), cut(e.Cwd, 15)
 }
 
 func write(t testing.TB, path, text string, mode os.FileMode) {

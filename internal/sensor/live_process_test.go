@@ -243,7 +243,7 @@ func TestLiveSeed(t *testing.T) {
 	exec1 := l.nth(t, pid, 1)
 
 	// Run is going on: a sensor may be seeded before only, so another is asked.
-	s, err := Open(Options{Kinds: processKinds, FS: l.s.options.FS, BootID: l.s.options.BootID})
+	s, err := Open(Options{Kinds: processKinds, FS: l.s.options.FS, BootID: l.s.options.BootID, Object: l.s.object.name})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -118,12 +118,24 @@ type live struct {
 	collected chan struct{} // closed when all events have arrived
 }
 
+// testObject is the object that the live tests run with: the best that this kernel takes, or
+// the one that GOSHAWK_TEST_OBJECT names.
+func testObject(t testing.TB) *object {
+	t.Helper()
+	o, err := choose(os.Getenv("GOSHAWK_TEST_OBJECT"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
 // watch opens a sensor, each hook at the tier that o forces, or at the best that this kernel
 // grants; a program that the verifier does not take is a fault of ours.
 func watch(t testing.TB, o Options) *live {
 	t.Helper()
 	needRoot(t)
 	o.FS = procfs.At("")
+	o.Object = testObject(t).name
 	if o.BulkBytes == 0 { // room for what else goes on on the machine
 		o.CriticalBytes, o.BulkBytes = 8<<20, 16<<20
 	}

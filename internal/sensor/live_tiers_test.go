@@ -49,7 +49,7 @@ var tested = map[string]string{
 }
 
 func TestTiersTested(t *testing.T) {
-	for _, h := range hooks {
+	for _, h := range slices.Concat(hooks, legacyHooks) {
 		if tested[h.name] == "" {
 			t.Errorf("no test tries the tiers of hook %s: have one call eachTier, and name it in tested", h.name)
 		}
@@ -63,6 +63,7 @@ func eachTier(t *testing.T, o Options, run func(t *testing.T, l *live)) {
 	needRoot(t)
 	granted := map[string][]string{}
 	runs := 0
+	hooks := testObject(t).hooks
 	for _, h := range hooks {
 		if tested[h.name] != t.Name() {
 			continue
@@ -93,14 +94,14 @@ func eachTier(t *testing.T, o Options, run func(t *testing.T, l *live)) {
 // A tier that a kernel refuses is told as refused, with a reason, and takes no other hook along.
 func TestLiveTierRefused(t *testing.T) {
 	needRoot(t)
-	for _, h := range hooks {
+	for _, h := range testObject(t).hooks {
 		for _, tr := range h.tiers {
 			why := refusal(t, tr.name)
 			if why == "" {
 				continue
 			}
 			t.Run(h.name+"="+tr.name, func(t *testing.T) {
-				s, err := Open(Options{Tiers: map[string]string{h.name: tr.name}, FS: procfs.At("")})
+				s, err := Open(Options{Tiers: map[string]string{h.name: tr.name}, FS: procfs.At(""), Object: testObject(t).name})
 				if err != nil {
 					t.Fatal(err)
 				}

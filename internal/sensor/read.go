@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/goshawk-project/goshawk/internal/event"
 	"golang.org/x/sys/unix"
@@ -27,30 +29,87 @@ const (
 	backlog = 128 << 10
 	// readAhead is how many bulk records are read before the critical ring is looked at.
 	readAhead = 1024
+	// onTheirWay is the time that a record may take from its moment to its perf buffer. So long
+	// those of other CPUs wait for it.
+	onTheirWay = 5 * time.Millisecond
 	// maxDrain bounds one pass over the critical ring, so that bulk records get their turn.
 	maxDrain = 8192
 )
 
-func (s *Sensor) openRings() error {
-	var err error
-	if s.critical, err = ringbuf.NewReader(s.maps["critical"]); err != nil {
-		return fmt.Errorf("map ring %q: %w", "critical", err)
-	}
-	if s.bulk, err = ringbuf.NewReader(s.maps["bulk"]); err != nil {
-		return fmt.Errorf("map ring %q: %w", "bulk", err)
-	}
-	// Reads happen when there is something to read: they need not wait.
-	past := time.Unix(1, 0)
-	s.critical.SetDeadline(past)
-	s.bulk.SetDeadline(past)
+// buffer is where the kernel leaves records for us: a ring, or a perf buffer for each CPU.
+type buffer interface {
+	// refill makes what was written by now ready to be read, in the order of time; what is
+	// later than until stays for the next time. A ring has one order and needs no such thing.
+	refill(until uint64)
+	// available is how many bytes there are to be read now.
+	available() int
+	// waiting says whether there are records of after until.
+	waiting() bool
+	// read returns the next record, nil when there is none. It is valid until the next read
+	// or refill.
+	read() ([]byte, error)
+	// fds can be polled for records.
+	fds() []int
+	close() error
+}
 
+// ringBuffer is the ring of the modern object.
+type ringBuffer struct {
+	*ringbuf.Reader
+	fd  int
+	rec ringbuf.Record
+}
+
+func openRing(m *ebpf.Map) (*ringBuffer, error) {
+	r, err := ringbuf.NewReader(m)
+	if err != nil {
+		return nil, err
+	}
+	r.SetDeadline(time.Unix(1, 0)) // reads happen when there is something to read: they need not wait
+	return &ringBuffer{Reader: r, fd: m.FD()}, nil
+}
+
+func (r *ringBuffer) refill(uint64)  {}
+func (r *ringBuffer) waiting() bool  { return false }
+func (r *ringBuffer) available() int { return r.AvailableBytes() }
+func (r *ringBuffer) fds() []int     { return []int{r.fd} }
+func (r *ringBuffer) close() error   { return r.Close() }
+
+func (r *ringBuffer) read() ([]byte, error) {
+	if r.AvailableBytes() == 0 {
+		return nil, nil
+	}
+	err := r.ReadInto(&r.rec)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, nil
+	}
+	return r.rec.RawSample, err
+}
+
+func (s *Sensor) openBuffers() error {
+	var err error
+	for _, b := range []struct {
+		name  string
+		bytes int
+		to    *buffer
+	}{{"critical", s.options.CriticalBytes, &s.critical}, {"bulk", s.options.BulkBytes, &s.bulk}} {
+		if s.object.perf {
+			*b.to, err = openPerf(s.maps[b.name], b.bytes, s.numbers)
+		} else {
+			*b.to, err = openRing(s.maps[b.name])
+		}
+		if err != nil {
+			*b.to = nil
+			return fmt.Errorf("open buffer %q: %w", b.name, err)
+		}
+	}
 	if s.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return fmt.Errorf("make eventfd: %w", err)
 	}
 	if s.poll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return fmt.Errorf("make epoll: %w", err)
 	}
-	for _, fd := range []int{s.wake, s.maps["critical"].FD(), s.maps["bulk"].FD()} {
+	for _, fd := range slices.Concat([]int{s.wake}, s.critical.fds(), s.bulk.fds()) {
 		e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
 		if err := unix.EpollCtl(s.poll, unix.EPOLL_CTL_ADD, fd, &e); err != nil {
 			return fmt.Errorf("add to epoll: %w", err)
@@ -59,11 +118,11 @@ func (s *Sensor) openRings() error {
 	return nil
 }
 
-func (s *Sensor) closeRings() error {
+func (s *Sensor) closeBuffers() error {
 	var errs []error
-	for _, r := range []*ringbuf.Reader{s.critical, s.bulk} {
-		if r != nil {
-			errs = append(errs, r.Close())
+	for _, b := range []buffer{s.critical, s.bulk} {
+		if b != nil {
+			errs = append(errs, b.close())
 		}
 	}
 	for _, fd := range []int{s.poll, s.wake} {
@@ -82,17 +141,30 @@ func (s *Sensor) interrupt() {
 	unix.Write(s.wake, one[:])
 }
 
+// uninterrupt makes the next wait wait, if it may.
+func (s *Sensor) uninterrupt() {
+	var n [8]byte
+	unix.Read(s.wake, n[:]) // fails when there was no interrupt
+}
+
 func (s *Sensor) read(ctx context.Context, out chan<- *event.Batch) error {
 	d := drain{s: s, ctx: ctx, out: out}
-	events := make([]unix.EpollEvent, 3)
+	events := make([]unix.EpollEvent, 1+len(s.critical.fds())+len(s.bulk.fds()))
 	wait := linger
 	for ctx.Err() == nil {
-		_, err := unix.EpollWait(s.poll, events, s.held.timeout(bootNow()))
+		timeout := s.held.timeout(bootNow())
+		if s.critical.waiting() || s.bulk.waiting() {
+			timeout = int(onTheirWay / time.Millisecond)
+		}
+		n, err := unix.EpollWait(s.poll, events, timeout)
 		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("wait for records: %w", err)
 		}
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && n != 0 {
 			time.Sleep(wait)
+		}
+		if s.numbers != nil {
+			s.uninterrupt()
 		}
 		d.records = 0
 		for {
@@ -100,7 +172,7 @@ func (s *Sensor) read(ctx context.Context, out chan<- *event.Batch) error {
 				return err
 			}
 			// A pass is bounded. What is still there has waited long enough already.
-			if s.critical.AvailableBytes()+s.bulk.AvailableBytes() < backlog {
+			if s.critical.available()+s.bulk.available() < backlog {
 				break
 			}
 		}
@@ -117,12 +189,17 @@ func (s *Sensor) read(ctx context.Context, out chan<- *event.Batch) error {
 	// nothing attached no more comes, and every record is accounted for.
 	detached := s.detach()
 	d.ctx = context.WithoutCancel(ctx)
-	for s.critical.AvailableBytes()+s.bulk.AvailableBytes()+len(s.freshAt) > 0 {
+	for {
 		if err := d.pass(); err != nil {
 			return err
 		}
+		if s.critical.available()+s.bulk.available()+len(s.freshAt) == 0 {
+			break
+		}
 	}
 	s.held.flush(&d)
+	s.settle()
+	s.settle()
 	return errors.Join(d.flush(), detached)
 }
 
@@ -132,7 +209,6 @@ type drain struct {
 	ctx   context.Context
 	out   chan<- *event.Batch
 	batch *event.Batch
-	rec   ringbuf.Record
 	// records decoded since the reader last set it to zero
 	records int
 	// behind says that the last pass left records in the rings: now is no time to linger.
@@ -145,15 +221,25 @@ type drain struct {
 func (d *drain) pass() error {
 	s := d.s
 	s.boot.update()
+	if err := s.followClock(); err != nil {
+		return err
+	}
 	s.decode.toUnix = s.boot.offset
-	for len(s.freshAt) < readAhead && s.bulk.AvailableBytes() > 0 {
-		if err := s.bulk.ReadInto(&d.rec); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			}
-			return fmt.Errorf("read ring %q: %w", "bulk", err)
+	until := ^uint64(0)
+	if !s.detached {
+		until = bootNow() - uint64(onTheirWay)
+	}
+	s.bulk.refill(until)
+	s.critical.refill(until)
+	for len(s.freshAt) < readAhead {
+		raw, err := s.bulk.read()
+		if err != nil {
+			return fmt.Errorf("read buffer %q: %w", "bulk", err)
 		}
-		s.fresh = append(s.fresh, d.rec.RawSample...)
+		if raw == nil {
+			break
+		}
+		s.fresh = append(s.fresh, raw...)
 		s.freshAt = append(s.freshAt, len(s.fresh))
 	}
 	d.behind = len(s.freshAt) == readAhead
@@ -174,22 +260,23 @@ func (d *drain) pass() error {
 	}
 	exhausted := true
 	var last uint64
-	for n := 0; s.critical.AvailableBytes() > 0; n++ {
+	for n := 0; ; n++ {
 		if n == maxDrain {
 			exhausted, d.behind = false, true
 			break
 		}
-		if err := s.critical.ReadInto(&d.rec); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			}
-			return fmt.Errorf("read ring %q: %w", "critical", err)
+		raw, err := s.critical.read()
+		if err != nil {
+			return fmt.Errorf("read buffer %q: %w", "critical", err)
 		}
-		last = recordTime(d.rec.RawSample)
+		if raw == nil {
+			break
+		}
+		last = recordTime(raw)
 		if err := emitBefore(last); err != nil {
 			return err
 		}
-		if err := d.record(d.rec.RawSample); err != nil {
+		if err := d.record(raw); err != nil {
 			return err
 		}
 	}
@@ -211,6 +298,9 @@ func (d *drain) pass() error {
 			at[i] -= from
 		}
 		s.fresh, s.freshAt = rest, at
+	}
+	if s.numbers != nil && s.numbers.unsettled.Load() {
+		s.settle()
 	}
 	s.held.expire(bootNow(), d)
 	return d.flush()
@@ -261,8 +351,9 @@ func (d *drain) flush() error {
 
 // bootClock turns the kernel's CLOCK_BOOTTIME into unix time.
 type bootClock struct {
-	offset int64 // add to boot ns for unix ns
-	next   uint64
+	offset    int64  // add to boot ns for unix ns
+	suspended uint64 // add to CLOCK_MONOTONIC for CLOCK_BOOTTIME
+	next      uint64
 }
 
 func bootNow() uint64 {
@@ -288,6 +379,27 @@ func (b *bootClock) update() {
 			b.offset = offset
 		}
 	}
+	// The same for the clock that stands still while the machine is suspended.
+	if s := suspended(); s > b.suspended+1e6 || s+1e6 < b.suspended {
+		b.suspended = s
+	}
+}
+
+// suspended is for how long this boot was suspended, in ns: never too much, so that no time
+// made with it is ahead.
+func suspended() uint64 {
+	var most uint64
+	for range 3 {
+		boot := bootNow()
+		var ts unix.Timespec
+		if unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) != nil {
+			return 0
+		}
+		if mono := uint64(ts.Nano()); boot > mono {
+			most = max(most, boot-mono)
+		}
+	}
+	return most
 }
 
 // tally counts what became of the records of one kind, on our side of the ring.

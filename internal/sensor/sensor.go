@@ -18,7 +18,6 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
-	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/goshawk-project/goshawk/bpf"
 	"github.com/goshawk-project/goshawk/internal/event"
@@ -42,12 +41,14 @@ type Options struct {
 	Env           []string          // environment variables to keep with an exec
 	BTF           string            // file with the kernel's BTF, "" for the running kernel's own
 	BootID        string            // identity of this boot, for the events
+	Object        string            // "modern", "legacy", or "" for the best that this kernel takes
 	FS            procfs.FS         // where arguments of running processes are read
 }
 
 // Sensor is a loaded set of BPF programs.
 type Sensor struct {
 	options Options
+	object  *object
 	maps    map[string]*ebpf.Map
 	hooks   []*attached
 	boot    bootClock
@@ -56,9 +57,12 @@ type Sensor struct {
 	seed        *ebpf.Collection // the task iterator, nil where it is refused
 	seedRefused error
 
-	critical, bulk *ringbuf.Reader
+	critical, bulk buffer
 	wake           int // eventfd that ends Run's wait
-	poll           int // epoll over both rings and wake
+	poll           int // epoll over both buffers and wake
+
+	settings bpf.LegacySettings // of the legacy object
+	numbers  *numbers           // of the records in its buffers
 
 	held     held
 	fresh    []byte // bulk records read ahead, one after the other
@@ -73,24 +77,31 @@ type Sensor struct {
 // Open loads and attaches. It fails as a whole only when not one hook works: with an error
 // that wraps unix.EPERM when the privilege is missing, else with *Unsupported.
 func Open(o Options) (*Sensor, error) {
-	spec, err := bpf.LoadGoshawk()
-	if err != nil {
-		return nil, fmt.Errorf("read BPF object: %w", err)
-	}
 	s := &Sensor{options: o, wake: -1, poll: -1}
 	s.held.init()
-	if err := s.open(spec); err != nil {
+	if err := s.open(); err != nil {
 		s.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Sensor) open(spec *ebpf.CollectionSpec) error {
+func (s *Sensor) open() error {
 	o := &s.options
+	// Before 5.11 maps count against RLIMIT_MEMLOCK. Where it may not be raised, creating
+	// them tells whether it had to be.
+	_ = rlimit.RemoveMemlock()
+	var err error
+	if s.object, err = choose(o.Object); err != nil {
+		return err
+	}
+	spec, err := s.object.spec()
+	if err != nil {
+		return fmt.Errorf("read BPF object: %w", err)
+	}
 	wanted := kindMask(o.Kinds)
 	cache := btf.NewCache()
-	if err := configure(spec, o, wanted, cache); err != nil {
+	if err := configure(s.object, spec, o, wanted, cache); err != nil {
 		return err
 	}
 	kernelTypes, err := loadBTF(o.BTF)
@@ -98,9 +109,6 @@ func (s *Sensor) open(spec *ebpf.CollectionSpec) error {
 		return err
 	}
 	l := loader{spec: spec, cache: cache, types: kernelTypes, forced: o.Tiers, denied: map[string]error{}, fs: o.FS}
-	// Before 5.11 maps count against RLIMIT_MEMLOCK. Where it may not be raised, creating
-	// them tells whether it had to be.
-	_ = rlimit.RemoveMemlock()
 	base, err := ebpf.NewCollection(&ebpf.CollectionSpec{
 		Maps: spec.Maps, Variables: spec.Variables, Types: spec.Types, ByteOrder: spec.ByteOrder})
 	if err != nil {
@@ -109,22 +117,41 @@ func (s *Sensor) open(spec *ebpf.CollectionSpec) error {
 	s.maps = base.Maps
 	base.Maps = nil
 	base.Close()
+	if s.object.perf {
+		s.settings = legacySettings(o, wanted, cache)
+		s.boot.suspended = s.settings.BootOffset
+		s.numbers = newNumbers(int(s.maps["critical"].MaxEntries()))
+		if err := errors.Join(s.putSettings(), s.nameCPUs()); err != nil {
+			return err
+		}
+	}
+	// Before the hooks: a record must find the way to us.
+	if err := s.openBuffers(); err != nil {
+		return err
+	}
 
 	l.maps = s.maps
-	s.hooks, err = l.attachAll(hooks, wanted)
+	s.hooks, err = l.attachAll(s.object.hooks, wanted)
 	if err = errors.Join(err, l.close()); err != nil {
 		return err
 	}
-	s.seed, s.seedRefused = l.load(placeOf("on_seed"))
+	if s.object.perf {
+		s.seedRefused = fmt.Errorf("BPF iterators: %w", ebpf.ErrNotSupported)
+	} else {
+		s.seed, s.seedRefused = l.load(placeOf("on_seed"))
+	}
 	if err := s.tellStateHook(spec); err != nil {
 		return err
 	}
 	s.decode = newDecoder(o)
-	return s.openRings()
+	if s.object.perf {
+		s.decode.proc = &o.FS
+	}
+	return nil
 }
 
 // configure sets sizes and constants before anything is created.
-func configure(spec *ebpf.CollectionSpec, o *Options, wanted uint64, cache *btf.Cache) error {
+func configure(obj *object, spec *ebpf.CollectionSpec, o *Options, wanted uint64, cache *btf.Cache) error {
 	if o.CriticalBytes == 0 {
 		o.CriticalBytes = DefaultCritical
 	}
@@ -141,9 +168,14 @@ func configure(spec *ebpf.CollectionSpec, o *Options, wanted uint64, cache *btf.
 	if err != nil {
 		cpus = runtime.NumCPU()
 	}
+	spec.Maps["builds"].MaxEntries = uint32(cpus) + 1
+	if obj.perf {
+		spec.Maps["critical"].MaxEntries = uint32(cpus)
+		spec.Maps["bulk"].MaxEntries = uint32(cpus)
+		return nil
+	}
 	spec.Maps["critical"].MaxEntries = uint32(o.CriticalBytes)
 	spec.Maps["bulk"].MaxEntries = uint32(o.BulkBytes)
-	spec.Maps["builds"].MaxEntries = uint32(cpus) + 1
 	// Before 6.1 the kernel allocates the elements of such maps as anybody would: not from
 	// within everything that a tracepoint may interrupt. There they are all made beforehand.
 	if features.HaveProgramHelper(ebpf.RawTracepoint, asm.FnUserRingbufDrain) != nil {
@@ -155,6 +187,7 @@ func configure(spec *ebpf.CollectionSpec, o *Options, wanted uint64, cache *btf.
 	for name, value := range map[string]any{
 		"v1_controller":    int32(controller),
 		"v1_hierarchy":     int32(hierarchy),
+		"ovl_inode":        true,
 		"ovl_metacopy":     kernelAtLeast(4, 19),
 		"cgroup_path_told": kernelAtLeast(4, 19),
 		"kinds":            wanted,
@@ -214,6 +247,10 @@ func (s *Sensor) tellStateHook(spec *ebpf.CollectionSpec) error {
 		if h.hook.name == "tcp_state" && h.tier != nil {
 			return nil
 		}
+	}
+	if s.object.perf {
+		s.settings.NoStateHook = 1
+		return s.putSettings()
 	}
 	bss := s.maps[".bss"]
 	if bss == nil {
@@ -297,7 +334,7 @@ func (s *Sensor) Close() error {
 		if s.seed != nil {
 			s.seed.Close()
 		}
-		errs = append(errs, s.closeRings())
+		errs = append(errs, s.closeBuffers())
 		for _, m := range s.maps {
 			errs = append(errs, m.Close())
 		}

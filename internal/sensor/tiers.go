@@ -9,7 +9,11 @@ import (
 // CheckTiers reports a hook or a tier in Options.Tiers that there is not, before anything
 // is loaded.
 func CheckTiers(tiers map[string]string) error {
-	return (&loader{forced: tiers}).checkForced(hooks)
+	err := (&loader{forced: tiers}).checkForced(hooks)
+	if err != nil && (&loader{forced: tiers}).checkForced(legacyHooks) == nil {
+		return nil // which object it is shows when it is loaded
+	}
+	return err
 }
 
 // HookNames lists the hooks.

@@ -14,8 +14,11 @@ import (
 	"github.com/goshawk-project/goshawk/internal/event"
 )
 
-// objects are the compiled programs of each architecture, as committed.
-var objects = []string{"../../bpf/goshawk_x86_bpfel_gen.o", "../../bpf/goshawk_arm64_bpfel_gen.o"}
+// files are the compiled programs of each architecture, as committed, by object.
+var files = map[string][]string{
+	"modern": {"../../bpf/goshawk_x86_bpfel_gen.o", "../../bpf/goshawk_arm64_bpfel_gen.o"},
+	"legacy": {"../../bpf/legacy_x86_bpfel_gen.o", "../../bpf/legacy_arm64_bpfel_gen.o"},
+}
 
 // twins are the Go sides of what crosses from the kernel. TestWireLayout fails for a rec_
 // structure that is not here.
@@ -28,12 +31,16 @@ var twins = map[string]reflect.Type{
 	"rec_dns":    reflect.TypeFor[bpf.GoshawkRecDns](),
 	"rec_cgroup": reflect.TypeFor[bpf.GoshawkRecCgroup](),
 	"state_busy": reflect.TypeFor[bpf.GoshawkStateBusy](),
+	"settings":   reflect.TypeFor[bpf.LegacySettings](),
 	"span":       reflect.TypeFor[bpf.GoshawkSpan](),
 	"counts":     reflect.TypeFor[bpf.GoshawkCounts](),
 }
 
+// objectOf names structures that one object alone has.
+var objectOf = map[string]string{"settings": "legacy", "state_busy": "goshawk_"}
+
 func TestWireLayout(t *testing.T) {
-	for _, object := range objects {
+	for _, object := range slices.Concat(files["modern"], files["legacy"]) {
 		t.Run(object, func(t *testing.T) {
 			spec, err := btf.LoadSpec(object)
 			if err != nil {
@@ -45,7 +52,7 @@ func TestWireLayout(t *testing.T) {
 					t.Fatal(err)
 				}
 				s, ok := typ.(*btf.Struct)
-				if !ok || !(strings.HasPrefix(s.Name, "rec_") || s.Name == "span" || s.Name == "counts" || s.Name == "state_busy") {
+				if !ok || !(strings.HasPrefix(s.Name, "rec_") || s.Name == "span" || s.Name == "counts" || s.Name == "state_busy" || s.Name == "settings") {
 					continue
 				}
 				found[s.Name] = true
@@ -56,6 +63,9 @@ func TestWireLayout(t *testing.T) {
 				compareLayout(t, s, twins[s.Name])
 			}
 			for name := range twins {
+				if only := objectOf[name]; only != "" && !strings.Contains(object, only) {
+					continue
+				}
 				if !found[name] {
 					t.Errorf("the object has no struct %s", name)
 				}
@@ -126,7 +136,7 @@ func goName(c string) string {
 // Every kind that the C side knows is an event here, with a decoder and a table; and the
 // other way round.
 func TestKindsComplete(t *testing.T) {
-	for _, object := range objects {
+	for _, object := range files["modern"] {
 		t.Run(object, func(t *testing.T) {
 			spec, err := btf.LoadSpec(object)
 			if err != nil {
@@ -188,42 +198,46 @@ var notOfBPF = []event.ID{
 	event.KindMount, event.KindUser, event.KindPolicy,
 }
 
-// Every program is in a tier, every tier's programs exist in both objects, and each kind
-// has a hook.
+// notOfLegacy are the kinds that the legacy object does not report.
+var notOfLegacy = []event.ID{event.KindDNS}
+
+// Every program is in a tier, every tier's programs exist in the object of each architecture,
+// and each kind has a hook.
 func TestHooksComplete(t *testing.T) {
-	for _, object := range objects {
-		spec, err := ebpf.LoadCollectionSpec(object)
-		if err != nil {
-			t.Fatal(err)
-		}
-		used := map[string]bool{"on_seed": true}
-		hooked := map[event.ID]bool{}
-		for _, h := range hooks {
-			for _, k := range h.kinds {
-				hooked[k] = true
+	for _, o := range objects {
+		for _, file := range files[o.name] {
+			spec, err := ebpf.LoadCollectionSpec(file)
+			if err != nil {
+				t.Fatal(err)
 			}
-			for _, tr := range h.tiers {
-				own := map[string]bool{}
-				for _, entry := range tr.programs {
-					p := placeOf(entry).program
-					if spec.Programs[p] == nil {
-						t.Errorf("%s: hook %s, tier %s: no program %s", object, h.name, tr.name, p)
+			used := map[string]string{"on_seed": "seed"} // program → hook
+			hooked := map[event.ID]bool{}
+			for _, h := range o.hooks {
+				for _, k := range h.kinds {
+					hooked[k] = true
+				}
+				for _, tr := range h.tiers {
+					for _, entry := range tr.programs {
+						p := placeOf(entry).program
+						if spec.Programs[p] == nil {
+							t.Errorf("%s: hook %s, tier %s: no program %s", file, h.name, tr.name, p)
+						}
+						if other := used[p]; other != "" && other != h.name {
+							t.Errorf("%s: program %s is in hooks %s and %s", file, p, other, h.name)
+						}
+						used[p] = h.name
 					}
-					if used[p] && !own[p] {
-						t.Errorf("%s is in two tiers", p)
-					}
-					used[p], own[p] = true, true
 				}
 			}
-		}
-		for p := range spec.Programs {
-			if !used[p] {
-				t.Errorf("%s: program %s is in no tier", object, p)
+			for p := range spec.Programs {
+				if used[p] == "" {
+					t.Errorf("%s: program %s is in no tier", file, p)
+				}
 			}
-		}
-		for _, k := range event.Kinds {
-			if !slices.Contains(notOfBPF, k.ID) && !hooked[k.ID] {
-				t.Errorf("no hook reports %s", k.Name)
+			for _, k := range event.Kinds {
+				if !slices.Contains(notOfBPF, k.ID) && !(o.perf && slices.Contains(notOfLegacy, k.ID)) && !hooked[k.ID] {
+					t.Errorf("%s: no hook reports %s", o.name, k.Name)
+				}
 			}
 		}
 	}
