@@ -29,6 +29,12 @@ func (t *Table) Complete(e event.Event) bool {
 		news = t.exit(e)
 	default:
 		t.fill(h, t.actor(h))
+		switch e := e.(type) {
+		case *event.Ptrace:
+			t.target(e.TargetPID, h.NTime, &e.TargetStart, &e.TargetPath, &e.TargetComm)
+		case *event.Signal:
+			t.target(e.TargetPID, h.NTime, &e.TargetStart, &e.TargetPath, &e.TargetComm)
+		}
 	}
 	t.trim()
 	return news
@@ -67,9 +73,19 @@ func (t *Table) fork(e *event.Fork) {
 		return
 	}
 	m := p.imageAt(h.NTime)
-	c := t.find(e.ChildPID, e.ChildStart, h.NTime)
-	if c == nil {
+	var c *entry
+	if e.ChildStart != 0 {
+		c = t.find(e.ChildPID, e.ChildStart, h.NTime)
+	} else {
+		c = t.child(e.ChildPID, h.NTime)
+	}
+	switch {
+	case c != nil:
+	case e.ChildStart != 0:
 		c = t.add(e.ChildPID, e.ChildStart)
+		c.since = h.NTime
+	default:
+		c = t.guess(e.ChildPID, h.NTime, true)
 		c.since = h.NTime
 	}
 	switch {
@@ -88,6 +104,10 @@ func (t *Table) fork(e *event.Fork) {
 	}
 	if c.cgroup == 0 {
 		c.cgroup = p.cgroup
+	}
+	if e.ChildStart == 0 {
+		t.identify(c)
+		e.ChildStart = c.start
 	}
 	if c.ppid != 0 || c == p {
 		return // a later record of its own said who its parent is
@@ -108,6 +128,9 @@ func (t *Table) exit(e *event.Exit) bool {
 	h := &e.Header
 	p := t.enter(h)
 	t.fill(h, p)
+	if e.DurationNs == event.Missing && (!p.guessed || p.born) && p.start != 0 && h.NTime > p.start {
+		e.DurationNs = h.NTime - p.start
+	}
 	if p.exitSeen {
 		return false
 	}
@@ -122,7 +145,11 @@ func (t *Table) exit(e *event.Exit) bool {
 // takes over what h says about it.
 func (t *Table) enter(h *event.Header) *entry {
 	p := t.find(h.PID, h.Start, h.NTime)
-	if p == nil {
+	switch {
+	case p != nil:
+	case h.Start == 0 && h.NTime != 0:
+		p = t.guess(h.PID, h.NTime, false)
+	default:
 		p = t.add(h.PID, h.Start)
 	}
 	if !p.dead {
@@ -164,6 +191,9 @@ func (t *Table) setPPID(p *entry, ppid uint32, pstart uint64) {
 
 // fill gives h what it lacks.
 func (t *Table) fill(h *event.Header, p *entry) {
+	if h.Start == 0 {
+		t.identify(p)
+	}
 	if p.start != 0 {
 		h.Start = p.start // the exact one, when the record's was cut to a tick
 	}
@@ -181,6 +211,9 @@ func (t *Table) fill(h *event.Header, p *entry) {
 	if h.PStart == 0 && h.PPID != 0 && h.PPID == p.ppid {
 		h.PStart = p.pstart
 		if q := t.parentOf(p); q != nil && q.start != 0 && (!q.coarse || p.coarse) {
+			if q.guessed {
+				t.identify(q)
+			}
 			// A start cut to a tick would name nobody once the exact one is known.
 			h.PStart = q.start
 		}
@@ -207,7 +240,7 @@ func (t *Table) parentOf(p *entry) *entry {
 	q := t.find(p.ppid, p.pstart, 0)
 	if p.pstart == 0 && p.start != 0 {
 		// A parent, by birth or by adoption, is never younger than its child.
-		for q != nil && q.start/tick > p.start/tick {
+		for q != nil && q.start/tick > p.start/tick && (!q.guessed || q.born) {
 			q = q.older
 		}
 	}

@@ -41,6 +41,14 @@ func (t *Table) ask(p *entry) bool {
 	}
 	if p.start == 0 {
 		p.start, p.coarse = t.found.Start, inexact(&t.found)
+	} else if p.guessed {
+		if !t.mayHaveStarted(p, t.found.Start) {
+			p.asked = true
+			return false
+		}
+		if !p.told {
+			p.start, p.coarse, p.guessed = t.found.Start, inexact(&t.found), false
+		}
 	} else if t.found.Start/tick != p.start/tick {
 		p.asked = true
 		return false

@@ -25,6 +25,10 @@ const (
 
 	// tick is the unit of start times in /proc: 10 ms, cut, not rounded (fs/proc/array.c).
 	tick = 10_000_000
+
+	// slack is how far the time of an event without its process's start may be off: audit
+	// tells when the call began, by a clock that ticks every 1 to 10 ms, in whole ms.
+	slack = 20_000_000
 )
 
 // Options of a table. Zero fields take the defaults above.
@@ -91,6 +95,9 @@ type entry struct {
 	session  uint32
 	children int32 // entries whose parent points here
 	coarse   bool  // start is cut to a tick
+	guessed  bool  // start is when it was first heard of; see guess.go
+	born     bool  // that was its fork
+	told     bool  // an event has named it by its start
 	dead     bool
 	exitSeen bool // its exit event came
 	asked    bool // Lookup has nothing more to say
@@ -197,11 +204,16 @@ func (t *Table) find(pid uint32, start, ntime uint64) *entry {
 	for p := t.byPID[pid]; p != nil; p = p.older {
 		switch {
 		case start == 0:
-			if ntime == 0 || p.start <= ntime && (!p.dead || ntime <= p.died) {
+			if ntime == 0 || p.start <= ntime+slack && (!p.dead || ntime <= p.died+slack) {
 				return p
 			}
 		case p.start == start:
 			return p
+		case p.guessed:
+			if t.mayHaveStarted(p, start) {
+				p.start, p.guessed = start, false
+				return p
+			}
 		case p.coarse && p.start == start-start%tick:
 			p.start, p.coarse = start, false
 			return p
