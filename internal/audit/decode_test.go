@@ -398,11 +398,18 @@ func TestDecode(t *testing.T) {
 // without spaces.
 func checkColumns(t *testing.T, e event.Event, want string) {
 	t.Helper()
+	for _, err := range columnErrors(t, e, want) {
+		t.Error(err)
+	}
+}
+
+// columnErrors says what is different.
+func columnErrors(t *testing.T, e event.Event, want string) (errs []string) {
+	t.Helper()
 	words := strings.Fields(want)
 	k := event.ByID(e.Head().Kind)
 	if k.Name != words[0] {
-		t.Errorf("an event of kind %s, want %s", k.Name, words[0])
-		return
+		return []string{fmt.Sprintf("an event of kind %s, want %s", k.Name, words[0])}
 	}
 	for _, w := range words[1:] {
 		name, value, _ := strings.Cut(w, "=")
@@ -423,7 +430,8 @@ func checkColumns(t *testing.T, e event.Event, want string) {
 			got = strings.ReplaceAll(got, " ", `\u0020`)
 		}
 		if got != value {
-			t.Errorf("%s is %s, want %s", name, got, value)
+			errs = append(errs, fmt.Sprintf("%s is %s, want %s", name, got, value))
 		}
 	}
+	return errs
 }

@@ -23,6 +23,9 @@ import (
 const roleVar = "GOSHAWK_AUDIT_TEST_ROLE"
 
 func play(role string) {
+	if role == deedsRole {
+		deeds()
+	}
 	switch role {
 	case "run":
 		playSource()
