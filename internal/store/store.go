@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/goshawk-project/goshawk/internal/event"
@@ -78,6 +79,7 @@ type Store struct {
 	urgent chan struct{} // and not for a second
 	quit   chan struct{}
 	done   chan struct{} // the writer has left
+	maxAge atomic.Int64  // ns
 
 	mu        sync.Mutex
 	tails     []*builder // by kind; kinds of one stream share one
@@ -151,6 +153,7 @@ func Open(o Options) (*Store, error) {
 		wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
 		quit: make(chan struct{}), done: make(chan struct{}),
 	}
+	s.maxAge.Store(int64(o.MaxAge))
 	s.pool = newPool(s.path, o.vfs, o.kinds)
 	s.pool.onCorrupt = s.distrust
 	s.pool.onDamaged = s.damaged
@@ -280,7 +283,7 @@ func (s *Store) Commit(ctx context.Context) error {
 // Scan implements event.Log: it reads what is committed when it is called, in the order
 // of eid. The cursor must be closed before the store.
 func (s *Store) Scan(ctx context.Context, sel event.Selection) (event.Cursor, error) {
-	if s.o.MaxAge > 0 {
+	if s.maxAge.Load() > 0 {
 		sel.From = max(sel.From, s.cutoff())
 	}
 	s.mu.Lock()
@@ -290,7 +293,10 @@ func (s *Store) Scan(ctx context.Context, sel event.Selection) (event.Cursor, er
 }
 
 // cutoff is the time before which events have expired, in unix ns.
-func (s *Store) cutoff() int64 { return s.o.Now().Add(-s.o.MaxAge).UnixNano() }
+func (s *Store) cutoff() int64 { return s.o.Now().UnixNano() - s.maxAge.Load() }
+
+// SetMaxAge changes Options.MaxAge from now on.
+func (s *Store) SetMaxAge(d time.Duration) { s.maxAge.Store(int64(d)) }
 
 // Counts returns what the store did with events, by kind. For each kind generated =
 // delivered + lost, but for what is pending; expired and removed rows are among those

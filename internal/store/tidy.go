@@ -175,11 +175,12 @@ func split(run []smallBlock) (one, rest []smallBlock) {
 // reports what it removed, and whether it stopped before all was.
 func (w *writer) expire() (removed []removal, more bool, err error) {
 	o := &w.s.o
-	if o.MaxAge == 0 && o.MaxRows == 0 && o.MaxBytes == 0 {
+	maxAge := w.s.maxAge.Load()
+	if maxAge == 0 && o.MaxRows == 0 && o.MaxBytes == 0 {
 		return nil, false, nil
 	}
 	cutoff := int64(math.MinInt64)
-	if o.MaxAge > 0 {
+	if maxAge > 0 {
 		cutoff = w.s.cutoff()
 	}
 	for _, t := range w.tallies {

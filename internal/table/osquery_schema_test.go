@@ -27,9 +27,6 @@ var pending = []struct{ name, brings string }{
 	{"yara_events", "osquery-named event tables"},
 
 	{"osquery_extensions", "the extension socket"},
-	{"osquery_packs", "the scheduler"},
-	{"osquery_schedule", "the scheduler"},
-	{"carves", "the file carver"},
 
 	{"block_devices", "storage tables"},
 	{"disk_encryption", "storage tables"},

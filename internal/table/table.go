@@ -31,6 +31,13 @@ type Env struct {
 	Config func() (hash string, valid bool)
 	// Flags returns all flags with the values in force. nil: osquery_flags is empty.
 	Flags func() []Flag
+	// Schedule and Packs return the scheduled queries and the packs; nil: there are none.
+	Schedule func() []ScheduledQuery
+	Packs    func() []Pack
+	// Carves returns the carves there are, and Carve begins one of the files that patterns
+	// in osquery's language match; nil: there is no carver.
+	Carves func() ([]Carve, error)
+	Carve  func(patterns []string) (guid string, err error)
 	// Tables returns the definitions of all tables, for osquery_registry. nil: All sets
 	// it to list what All returns.
 	Tables func() []*schema.Def
@@ -79,5 +86,8 @@ func hostTables(env *Env) []schema.Relation {
 		osqueryInfoTable(env),
 		osqueryFlagsTable(env),
 		osqueryRegistryTable(env),
+		osqueryScheduleTable(env),
+		osqueryPacksTable(env),
+		carvesTable(env),
 	}
 }
