@@ -26,6 +26,7 @@ type runOptions struct {
 	canary   time.Duration
 
 	stopOwner, withOwner bool // of audit
+	idle                 bool // nothing is watched: the daemon without events
 
 	expiry   int64
 	maxRows  int64

@@ -53,13 +53,18 @@ func (o *runOptions) open(ctx context.Context, warn func(string)) (w *watch, err
 	if err != nil {
 		return w, err
 	}
-	if w.sources, err = o.openSources(f, w.bootID, warn); err != nil {
-		return w, err
+	if !o.idle {
+		if w.sources, err = o.openSources(f, w.bootID, warn); err != nil {
+			return w, err
+		}
 	}
 	if w.proc, err = f.Open(); err != nil {
 		return w, err
 	}
 	w.processes = process.New(process.Options{BootID: w.bootID, Lookup: lookup(w.proc)})
+	if o.idle {
+		return w, nil
+	}
 	if err = w.sources.seed(ctx, w.proc, w.processes); err != nil {
 		return w, fmt.Errorf("read running processes: %w", err)
 	}

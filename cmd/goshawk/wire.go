@@ -15,9 +15,13 @@ import (
 // present state of the host, and the agent's own. status is nil when there is no agent,
 // log is nil when only definitions are wanted.
 func relations(env *table.Env, status func(context.Context) (table.SelfStatus, error), log event.Log) []schema.Relation {
+	return relationsWith(env, status, log, table.EventOptions{})
+}
+
+func relationsWith(env *table.Env, status func(context.Context) (table.SelfStatus, error), log event.Log, o table.EventOptions) []schema.Relation {
 	var defs []*schema.Def
 	env.Tables = func() []*schema.Def { return defs }
-	all := table.EventTables(log, table.EventOptions{})
+	all := table.EventTables(log, o)
 	subscribers := table.Subscribers(all)
 	all = append(all, table.All(env)...)
 	all = append(all, table.SelfTables(table.Self{Status: status, Subscribers: subscribers})...)

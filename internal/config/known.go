@@ -178,7 +178,7 @@ var knownFlags = []Flag{
 	{Name: "distributed_denylist_duration", Type: "uint64", Default: "86400", Description: "Seconds for which a failed distributed query is refused", Used: true},
 	{Name: "distributed_loginfo", Type: "bool", Default: "false", Description: "Log distributed queries as they run", Used: true},
 	{Name: "disable_carver", Type: "bool", Default: "true", Description: "Do not carve files", CommandLine: true, Used: true},
-	{Name: "carver_disable_function", Type: "bool", Default: "true", Description: "Do not offer the function carve", CommandLine: true, Used: true},
+	{Name: "carver_disable_function", Type: "bool", Default: "true", Description: "Do not offer the function carve", CommandLine: true},
 	{Name: "carver_start_endpoint", Type: "string", Default: "", Description: "Path of the endpoint that begins a carve", CommandLine: true, Used: true},
 	{Name: "carver_continue_endpoint", Type: "string", Default: "", Description: "Path of the endpoint that takes a carve's blocks", CommandLine: true, Used: true},
 	{Name: "carver_block_size", Type: "uint32", Default: "8192", Description: "Size in bytes of a carve's blocks", CommandLine: true, Used: true},
@@ -227,6 +227,8 @@ var knownFlags = []Flag{
 var ownFlags = []Flag{
 	{Name: "root_dir", Type: "string", Default: "/", Description: "Directory below which all files lie whose flags are not given", CommandLine: true, Used: true},
 	{Name: "socket", Type: "string", Default: "/run/goshawk/goshawk.sock", Description: "Socket on which goshawk query asks the daemon", CommandLine: true, Used: true, Below: true},
+	{Name: "source", Type: "string", Default: "auto", Description: "Where events come from: auto, ebpf, audit or both", CommandLine: true, Used: true},
+	{Name: "btf", Type: "string", Default: "", Description: "File with the running kernel's types, for kernels that carry none", CommandLine: true, Used: true},
 	{Name: "kinds", Type: "string", Default: "", Description: "Kinds of event to observe, separated by a comma; empty is all", CommandLine: true, Used: true},
 	{Name: "tier", Type: "string", Default: "", Description: "Attach hooks in these ways only, as HOOK=TIER, separated by a comma", CommandLine: true, Used: true},
 	{Name: "env", Type: "string", Default: "", Description: "Environment variables to keep with each exec, separated by a comma", CommandLine: true, Used: true},

@@ -32,9 +32,9 @@ func TestFileTable(t *testing.T) {
 	paths := func() ([]string, error) {
 		return []string{filepath.Join(dir, "a.db"), bad, filepath.Join(dir, "none.db"), filepath.Join(dir, "b.db")}, nil
 	}
-	const query = "SELECT a, b, c FROM t"
+	const text = "SELECT a, b, c FROM t"
 	e := openEngine(t, Options{},
-		NewFileTable("good", query, []string{"C", "a", "b", "z"}, paths),
+		NewFileTable("good", text, []string{"C", "a", "b", "z"}, paths),
 		NewFileTable("attach", "ATTACH '"+dir+"/x.db' AS x", []string{"a"}, paths),
 		NewFileTable("change", "DELETE FROM t RETURNING a", []string{"a"}, paths),
 		NewFileTable("hungry", "SELECT group_concat(hex(zeroblob(1000000))) AS a FROM t, t, t, t, t", []string{"a"}, paths),
