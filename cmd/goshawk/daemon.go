@@ -58,6 +58,7 @@ Secrets are read from files or the environment (--enroll_secret_path, --enroll_s
 func flagUsages() string {
 	var b strings.Builder
 	var idle []string
+	b.WriteString("  --help\n        Print this\n")
 	for _, f := range config.All() {
 		switch {
 		case f.Hidden || f.Alias != "":
