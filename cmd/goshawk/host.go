@@ -50,6 +50,8 @@ func failed(err error) error {
 		return err
 	case errors.Is(err, store.ErrLocked), errors.As(err, &inUse):
 		return &exitError{exitBusy, err}
+	case errors.Is(err, unix.EROFS):
+		return failf(exitFailed, "%w: give --root-dir a directory that can be written", err)
 	case errors.Is(err, store.ErrDenied) && unix.Geteuid() != 0:
 		return failf(exitPrivilege, "%w: run as root, or give --root-dir a directory of your own", err)
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES) && unix.Geteuid() != 0:

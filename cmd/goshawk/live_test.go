@@ -459,3 +459,32 @@ func peak(t *testing.T, pid int) int {
 	}
 	return n << 10
 }
+
+// TestLiveOldSystemCalls runs goshawk with no system call that Linux 3.10 had not, but bpf(2).
+func TestLiveOldSystemCalls(t *testing.T) {
+	needRoot(t)
+	old := filepath.Join(t.TempDir(), "oldcalls")
+	if out, err := exec.Command("gcc", "-static", "-O1", "-Wall", "-Werror", "-o", old, "testdata/oldcalls.c").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	goshawk, err := exec.LookPath("goshawk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	say := func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command(old, append([]string{goshawk}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Errorf("%q: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	if out := say("run", "--root-dir", root, "--duration", "2s", "--format", "json", "--kinds", "exec,exit"); !strings.Contains(out, "\nready: ") && !strings.HasPrefix(out, "ready: ") {
+		t.Errorf("run is not ready: %s", out)
+	}
+	if out := say("query", "--root-dir", root, "--format", "csv", "SELECT count(*) >= 0 AS n FROM exec_events"); out != "n\n1\n" {
+		t.Errorf("query says %q", out)
+	}
+	say("check")
+}

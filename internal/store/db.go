@@ -77,6 +77,9 @@ func openDB(path, vfs string, how access, cacheKB int) (*sqlite3.Conn, error) {
 	case readOnly:
 		flags |= sqlite3.OPEN_READONLY
 	}
+	if vfs == flockName {
+		registerFlock()
+	}
 	if vfs != "" {
 		query.Set("vfs", vfs)
 	}
@@ -99,8 +102,12 @@ func openDB(path, vfs string, how access, cacheKB int) (*sqlite3.Conn, error) {
 
 // makeFiles makes the files of the database, empty, for this user only: SQLite would give
 // its own the mode that the umask leaves.
-func makeFiles(path string) error {
-	for _, suffix := range [...]string{"", "-wal", "-shm"} {
+func makeFiles(path, vfs string) error {
+	suffixes := []string{"", "-shm", "-wal"}
+	if vfs == flockName {
+		suffixes[2] = "-journal"
+	}
+	for _, suffix := range suffixes {
 		f, err := os.OpenFile(path+suffix, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return err
@@ -118,7 +125,7 @@ func makeFiles(path string) error {
 }
 
 // prepareDB brings a database that the writer has opened to the present format.
-func prepareDB(c *sqlite3.Conn, path string) error {
+func prepareDB(c *sqlite3.Conn, path, vfs string) error {
 	app, format, tables, err := identify(c)
 	if err != nil {
 		return err
@@ -134,7 +141,7 @@ func prepareDB(c *sqlite3.Conn, path string) error {
 	case format > formatVersion:
 		return &NewerError{Path: path, Have: int(format), Known: formatVersion}
 	}
-	if err := c.Exec(`PRAGMA journal_mode=wal; PRAGMA synchronous=full; PRAGMA journal_size_limit=2097152; PRAGMA wal_autocheckpoint=512; PRAGMA secure_delete=off;`); err != nil {
+	if err := c.Exec(`PRAGMA journal_mode=` + journalMode(vfs) + `; PRAGMA synchronous=full; PRAGMA journal_size_limit=2097152; PRAGMA wal_autocheckpoint=512; PRAGMA secure_delete=off;`); err != nil {
 		return err
 	}
 	if tables > 0 {
@@ -197,7 +204,7 @@ func quarantine(path string, now time.Time) (string, error) {
 	if err := os.Rename(path, to); err != nil {
 		return "", err
 	}
-	for _, suffix := range [...]string{"-wal", "-shm"} {
+	for _, suffix := range [...]string{"-wal", "-shm", "-journal"} {
 		if err := os.Rename(path+suffix, to+suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return to, err
 		}

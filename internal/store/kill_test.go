@@ -15,11 +15,14 @@ import (
 )
 
 // childDir is the variable that makes this test binary append to a store for ever.
-const childDir = "GOSHAWK_TEST_STORE"
+const (
+	childDir = "GOSHAWK_TEST_STORE"
+	childVFS = "GOSHAWK_TEST_VFS" // which it does so with
+)
 
 // appendForever prints the numbers of events, first and last, once these are acknowledged.
 func appendForever(dir string) {
-	s, err := Open(Options{Dir: dir})
+	s, err := Open(Options{Dir: dir, vfs: os.Getenv(childVFS)})
 	if err != nil {
 		fmt.Println("open:", err)
 		os.Exit(1)
@@ -41,13 +44,19 @@ func appendForever(dir string) {
 // TestKilledAtAnyMoment kills an agent again and again: all that it acknowledged is there,
 // and no number is given out twice.
 func TestKilledAtAnyMoment(t *testing.T) {
+	for _, vfs := range []string{"", flockName} {
+		t.Run("vfs "+vfs, func(t *testing.T) { killedAtAnyMoment(t, vfs) })
+	}
+}
+
+func killedAtAnyMoment(t *testing.T, vfs string) {
 	dir := t.TempDir()
 	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
 	var want []int64
 	var opens []time.Duration
 	for round := range 20 {
 		child := exec.Command(os.Args[0])
-		child.Env = append(os.Environ(), childDir+"="+dir)
+		child.Env = append(os.Environ(), childDir+"="+dir, childVFS+"="+vfs)
 		out, err := child.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -72,7 +81,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		kill.Stop()
 
 		start := time.Now()
-		s := open(t, Options{Dir: dir})
+		s := open(t, Options{Dir: dir, vfs: vfs})
 		opens = append(opens, time.Since(start))
 		got := eids(t, s, event.Selection{})
 		for i, n := range got {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	"github.com/ncruces/go-sqlite3"
 
@@ -36,7 +37,12 @@ func OpenReader(dir string) (*Reader, error) {
 		}
 		return nil, fmt.Errorf("open store: %w", classify(err))
 	}
-	p := newPool(path, "", event.Kinds)
+	locks := ""
+	if f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0); err == nil { // what fails, fails again below
+		locks = lockVFS(f)
+		f.Close()
+	}
+	p := newPool(path, locks, event.Kinds)
 	p.readOnly = true
 	c, err := p.get(context.Background())
 	if err != nil {
@@ -138,7 +144,7 @@ func (p *pool) open() (*conn, error) {
 		how = readOnly
 		// Without the agent's files beside it, SQLite would make them; where it may
 		// not, nobody else can be writing either, and the file alone is complete.
-		if err := makeFiles(p.path); err != nil {
+		if err := makeFiles(p.path, p.vfs); err != nil {
 			if _, err := os.Stat(p.path + "-wal"); errors.Is(err, fs.ErrNotExist) {
 				how = immutable
 			}

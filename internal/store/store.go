@@ -148,6 +148,9 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.vfs == "" {
+		o.vfs = lockVFS(lock.file)
+	}
 	s := &Store{
 		o: o, path: dbPath(dir), seed: maphash.MakeSeed(),
 		wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1),

@@ -212,16 +212,16 @@ func (w *writer) tryOpen() (err error) {
 		}
 	}()
 	path := w.s.path
-	if err := makeFiles(path); err != nil {
+	if err := makeFiles(path, w.s.o.vfs); err != nil {
 		return err
 	}
 	if w.db, err = openDB(path, w.s.o.vfs, readWrite, writeCacheKB); err != nil {
 		return err
 	}
-	if err := prepareDB(w.db, path); err != nil {
+	if err := prepareDB(w.db, path, w.s.o.vfs); err != nil {
 		return err
 	}
-	if err := makeFiles(path); err != nil { // SQLite may have made its own
+	if err := makeFiles(path, w.s.o.vfs); err != nil { // SQLite may have made its own
 		return err
 	}
 	if w.file, err = os.Stat(path); err != nil {
