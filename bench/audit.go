@@ -20,7 +20,7 @@ import (
 // Once audit was enabled since boot, each new task keeps an audit context, and every
 // system call of it costs more, even when audit is off again and has no rules. The rule
 // never,task makes new tasks without one, as on a host that has never seen audit; all
-// sides but auditd's run under it.
+// sides but those that use audit run under it.
 type audit struct {
 	before map[string]string
 }
@@ -61,12 +61,12 @@ func auditStatus(ctx context.Context) (map[string]string, error) {
 }
 
 // prepare clears the rules, and sets those that the next side needs.
-func (a *audit) prepare(forAuditd bool) error {
+func (a *audit) prepare(used bool) error {
 	ctx := context.Background()
 	if err := command(ctx, "auditctl", "-D"); err != nil {
 		return err
 	}
-	if forAuditd {
+	if used {
 		return nil
 	}
 	if err := command(ctx, "auditctl", "-e", "0"); err != nil {

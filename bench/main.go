@@ -49,7 +49,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&o.getpids, "getpids", 5_000_000, "getpid calls in one turn")
 	flag.IntVar(&o.workers, "workers", 4, "processes that make the load")
 	flag.IntVar(&o.idle, "idle", 10, "seconds that goshawk is watched doing nothing")
-	flag.StringVar(&o.sides, "sides", "bare,goshawk,goshawk-processes,auditd", "who has a turn; bare always has")
+	flag.StringVar(&o.sides, "sides", "bare,goshawk,goshawk-processes,goshawk-audit,auditd", "who has a turn; bare always has")
 	flag.StringVar(&o.binary, "goshawk", "", "goshawk binary to measure; built from this tree when empty")
 	flag.StringVar(&o.out, "out", "", "file to write the report to, in Markdown")
 	flag.Parse()
@@ -145,10 +145,12 @@ func (b *bench) choose() error {
 			b.order = append(b.order, &goshawk{title: name, bench: b})
 		case "goshawk-processes":
 			b.order = append(b.order, &goshawk{title: name, bench: b, kinds: "exec,fork,exit"})
+		case "goshawk-audit":
+			b.order = append(b.order, &goshawk{title: name, bench: b, kinds: "exec,connect,accept,bind", audit: true})
 		case "auditd":
 			b.order = append(b.order, &auditd{bench: b})
 		default:
-			return fmt.Errorf("read -sides: no side is called %q; there are bare, goshawk, goshawk-processes, auditd", name)
+			return fmt.Errorf("read -sides: no side is called %q; there are bare, goshawk, goshawk-processes, goshawk-audit, auditd", name)
 		}
 	}
 	return nil

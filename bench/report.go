@@ -353,18 +353,19 @@ How it measures:
 
 - The sides take turns in one run. *bare* is the host alone; *goshawk* is ` + "`goshawk run`" + ` with
   all kinds, its store kept, its JSON stream written to /dev/null; *goshawk-processes* the
-  same with ` + "`--kinds exec,fork,exit`" + `; *auditd* is Debian's with its default configuration and
+  same with ` + "`--kinds exec,fork,exit`" + `; *goshawk-audit* is ` + "`--source audit --kinds exec,connect,accept,bind`" + `;
+  *auditd* is Debian's with its default configuration and
   rules for execve, execveat, connect, accept, accept4 and bind.
 - CPU times are user and system time as the scheduler counts it, in ns. The load's is its own
   and its children's: what a side makes the load's system calls cost is in there. The
-  agent's is its process's; for auditd also the kernel thread kauditd's.
+  agent's is its process's; for goshawk-audit and auditd also the kernel thread kauditd's.
 - The agent's CPU time runs until it has come to rest after the load: with what it
   compresses, writes and syncs.
 - Captured are the events that can be queried at the end (goshawk), or stand in the log
   (auditd). Generated are those the side is there to tell of: for goshawk exec, fork and exit
-  of a process, and connect, accept and two closes of a connection; for auditd execve, and
-  connect and accept.
-- Sides other than auditd run under the audit rule never,task: once audit has been enabled, new tasks
+  of a process, and connect, accept and two closes of a connection; for goshawk-audit and
+  auditd execve, and connect and accept.
+- Sides other than goshawk-audit and auditd run under the audit rule never,task: once audit has been enabled, new tasks
   would keep paying for it until the next boot.
 
 `

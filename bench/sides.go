@@ -28,6 +28,7 @@ type goshawk struct {
 	bench *bench
 	title string
 	kinds string // empty: all
+	audit bool   // its source is audit, with the rules that auditd has
 	cmd   *exec.Cmd
 	root  string
 }
@@ -39,7 +40,11 @@ func (g *goshawk) start(ctx context.Context) error {
 	if g.root, err = os.MkdirTemp(g.bench.dir, "root-"); err != nil {
 		return err
 	}
-	args := []string{"run", "--source", "ebpf", "--format", "json", "--root-dir", g.root}
+	source := "ebpf"
+	if g.audit {
+		source = "audit"
+	}
+	args := []string{"run", "--source", source, "--format", "json", "--root-dir", g.root}
 	if g.kinds != "" {
 		args = append(args, "--kinds", g.kinds)
 	}
@@ -91,13 +96,22 @@ func (g *goshawk) tasks() []int {
 	if g.cmd == nil {
 		return nil
 	}
-	return []int{g.cmd.Process.Pid}
+	pids := []int{g.cmd.Process.Pid}
+	if k := kauditd(); g.audit && k != 0 {
+		pids = append(pids, k)
+	}
+	return pids
 }
 
 // told asks the running agent, as a user would.
 func (g *goshawk) told(ctx context.Context, l load) (tally, error) {
 	nothing, load := quote(g.bench.nothing()), quote(g.bench.load())
 	switch {
+	case l == process && g.audit:
+		return g.count(ctx, g.bench.count, "'exec'", "SELECT count(*) FROM exec_events WHERE time > 0 AND path = "+nothing)
+	case l == connection && g.audit:
+		return g.count(ctx, 2*g.bench.count, "'connect', 'accept'",
+			"SELECT count(*) FROM network_events WHERE time > 0 AND path = "+load+" AND kind IN ('connect', 'accept')")
 	case l == process: // exec, fork and exit
 		return g.count(ctx, 3*g.bench.count, "'exec', 'fork', 'exit'",
 			"SELECT (SELECT count(*) FROM exec_events WHERE time > 0 AND path = "+nothing+")"+
@@ -121,7 +135,7 @@ func (g *goshawk) count(ctx context.Context, generated int, kinds, captured stri
 		return t, err
 	}
 	t.lost, err = g.number(ctx, "SELECT coalesce(sum(count), 0) AS n FROM goshawk_losses"+
-		" WHERE source IN ('ebpf', 'agent', 'store') AND kind IN ("+kinds+")")
+		" WHERE source IN ('ebpf', 'audit', 'agent', 'store') AND kind IN ("+kinds+")")
 	return t, err
 }
 

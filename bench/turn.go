@@ -82,7 +82,7 @@ func (b *bench) all(ctx context.Context) ([]turn, error) {
 func (b *bench) turn(ctx context.Context, s side, round int) (t turn, err error) {
 	b.turns++
 	if b.audit != nil {
-		if err := b.audit.prepare(s.name() == "auditd"); err != nil {
+		if err := b.audit.prepare(strings.Contains(s.name(), "audit")); err != nil {
 			return t, err
 		}
 	}
