@@ -49,7 +49,7 @@ func TestLiveSources(t *testing.T) {
 		{"audit", []string{"--source", "audit", "--kinds", "exec,exit"}, "ready: source=audit ", "", "audit"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l := startRun(t, t.TempDir(), append([]string{"--format", "json"}, c.args...)...)
+			l := startRun(t, t.TempDir(), append([]string{"--format", "json", "--source", "auto"}, c.args...)...)
 			out, err := exec.Command("goshawk", "query", "--format", "csv", "--socket", filepath.Join(l.root, "run/goshawk/goshawk.sock"),
 				"SELECT DISTINCT source FROM goshawk_sources WHERE active AND source IN ('ebpf', 'audit') ORDER BY 1").Output()
 			if err != nil {

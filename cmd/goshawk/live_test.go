@@ -60,7 +60,8 @@ func startRunTo(t *testing.T, out *os.File, root string, args ...string) *live {
 	t.Helper()
 	needRoot(t)
 	l := &live{t: t, root: root, begun: time.Now(), said: make(chan struct{})}
-	l.cmd = exec.Command("goshawk", append([]string{"run", "--root-dir", root}, args...)...)
+	// An auditd that happens to run would add its own; a later --source wins.
+	l.cmd = exec.Command("goshawk", append([]string{"run", "--root-dir", root, "--source", "ebpf"}, args...)...)
 	l.cmd.Stdout = out
 	pipe, err := l.cmd.StderrPipe()
 	if err != nil {
@@ -270,6 +271,28 @@ func TestLiveText(t *testing.T) {
 	if !regexp.MustCompile(`(?m)^ready: source=ebpf hooks=\d+( missing=\S+)? store=\S+/var/lib/goshawk socket=\S+/run/goshawk/goshawk\.sock\n` +
 		`stopped: \d+ events \(exec \d+.*\) in \d+\.\d\d s\nlost: none\ncost: \d+\.\d\d s of CPU \(\d+\.\d % of a core\), peak memory \d+\.\d MB\n`).MatchString(stderr) {
 		t.Errorf("standard error:\n%s", stderr)
+	}
+}
+
+// TestLiveQuiet prints nothing, and keeps what happened.
+func TestLiveQuiet(t *testing.T) {
+	l := startRun(t, t.TempDir(), "--quiet", "--kinds", "exec")
+	mark := fmt.Sprintf("quiet-%d", os.Getpid())
+	if err := exec.Command("/bin/true", mark).Run(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("goshawk", "query", "--format", "csv", "--socket", filepath.Join(l.root, "run/goshawk/goshawk.sock"),
+		"SELECT count(*) AS n FROM exec_events WHERE comm = 'true' AND args LIKE '%"+mark+"%'").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, "kept", string(out), "n\n1\n")
+	if code, stderr := l.stop(os.Interrupt); code != 0 || !strings.Contains(stderr, "\nlost: none\n") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	printed, err := os.ReadFile(l.out)
+	if err != nil || len(printed) > 0 {
+		t.Errorf("printed %q, %v", printed, err)
 	}
 }
 

@@ -111,12 +111,18 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 	defer func() { err = failed(errors.Join(err, w.close())) }()
 	hurry(procfs.At(""))
 
-	stdout := sink.NewStream(out, sink.Options{Name: "stdout", Encode: o.encoder(out, w.processes), Filter: filter})
+	var outputs []agent.Output
+	var gone <-chan struct{} // closed when the reader of standard output went away
+	if !o.quiet {
+		stdout := sink.NewStream(out, sink.Options{Name: "stdout", Encode: o.encoder(out, w.processes), Filter: filter})
+		outputs = append(outputs, agent.Output{Name: "stdout", Sink: stdout, Counts: stdout.Counts, Close: stdout.Close})
+		gone = stdout.Failed()
+	}
 	a := agent.New(agent.Options{
 		Inputs:    w.sources.inputs(),
 		Processes: w.processes,
 		Store:     w.store, StoreCounts: w.store.Counts,
-		Outputs: []agent.Output{{Name: "stdout", Sink: stdout, Counts: stdout.Counts, Close: stdout.Close}},
+		Outputs: outputs,
 		BootID:  w.bootID, Peak: procfs.At("").SelfPeak, Own: w.sources.own, Warn: warn,
 	})
 
@@ -138,8 +144,8 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 	}
 	go func() { // ends with ctx
 		select {
-		case <-stdout.Failed():
-			cancel() // the reader went away
+		case <-gone:
+			cancel()
 		case <-ctx.Done():
 		}
 	}()
