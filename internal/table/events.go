@@ -24,13 +24,19 @@ type EventOptions struct {
 	// OmitAccept leaves accepts out of socket_events
 	// (audit_allow_accept_socket_events=false).
 	OmitAccept bool
+	// ShowAccesses adds files opened for reading only to process_file_events
+	// (audit_fim_show_accesses).
+	ShowAccesses bool
 }
 
 // EventTables returns the tables over the events in log: the native ones, then those that
 // osquery has.
 func EventTables(log event.Log, o EventOptions) []schema.Relation {
 	all := nativeTables(log)
-	for _, t := range []*eventTable{processEvents(o), socketEvents(o), bpfProcessEvents(), bpfSocketEvents(o)} {
+	for _, t := range []*eventTable{
+		processEvents(o), socketEvents(o), processFileEvents(o), userEvents(), selinuxEvents(), apparmorEvents(), seccompEvents(),
+		bpfProcessEvents(), bpfSocketEvents(o),
+	} {
 		t.log = log
 		all = append(all, t.bind())
 	}

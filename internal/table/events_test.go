@@ -18,7 +18,7 @@ import (
 )
 
 // everything shows all rows that there are.
-var everything = EventOptions{AllowFork: true, AllowFailed: true, AllowNullAccept: true, AllowUnix: true}
+var everything = EventOptions{AllowFork: true, AllowFailed: true, AllowNullAccept: true, AllowUnix: true, ShowAccesses: true}
 
 func eventTableNamed(t *testing.T, log event.Log, o EventOptions, name string) schema.Relation {
 	t.Helper()
@@ -66,6 +66,17 @@ func anyEvent(r *rand.Rand, kind *event.Kind) event.Event {
 	}
 	h := e.Head()
 	h.Kind, h.EID, h.Time = kind.ID, 0, (1_800_000_000+r.Int64N(100))*1_000_000_000+r.Int64N(1_000_000_000)
+	switch e := e.(type) {
+	case *event.Policy:
+		e.Module = []string{"selinux", "apparmor", "seccomp", ""}[r.IntN(4)]
+		e.Message = []string{"", `pid=5 name="/a b" fsuid=3`, `name=2F61 capability=x`, "arch=c000003e sig=31 ip=0x5"}[r.IntN(4)]
+	case *event.File:
+		e.Operation = []string{"open", "create", "delete", "chmod"}[r.IntN(4)]
+		e.Argument = []string{"", "O_RDONLY", "O_WRONLY|O_TRUNC"}[r.IntN(3)]
+		e.Result = []string{"", "ok", "EACCES"}[r.IntN(3)]
+	case *event.User:
+		e.Message = []string{"", "pid=1 msg='op=x acct=\"a\" res=success'", "auid=0 res=1"}[r.IntN(3)]
+	}
 	if s, ok := e.(*event.Socket); ok {
 		s.FamilyNumber = []uint16{unix.AF_INET, unix.AF_INET6, unix.AF_UNIX, unix.AF_NETLINK}[r.IntN(4)]
 	}
@@ -140,7 +151,8 @@ func TestNativeTables(t *testing.T) {
 	want := []string{"exec_events", "fork_events", "exit_events", "network_events", "dns_events", "loss_events",
 		"filesystem_events", "credential_events", "ptrace_events", "signal_events", "module_events", "mount_events",
 		"session_events", "container_events", "policy_events",
-		"process_events", "socket_events", "bpf_process_events", "bpf_socket_events"}
+		"process_events", "socket_events", "process_file_events", "user_events", "selinux_events", "apparmor_events",
+		"seccomp_events", "bpf_process_events", "bpf_socket_events"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -222,7 +234,7 @@ func meets(row []schema.Value, c *schema.Constraint) bool {
 // TestConditions asks every table random questions: what the log leaves out is never what
 // the question wants, and the cells that are used are right.
 func TestConditions(t *testing.T) {
-	log := storeOf(t, anyEvents(2, 1500)...)
+	log := storeOf(t, anyEvents(2, 3000)...)
 	r := rand.New(rand.NewPCG(3, 0))
 	for _, o := range []EventOptions{{}, everything} {
 		for _, rel := range EventTables(log, o) {

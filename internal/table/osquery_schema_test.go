@@ -16,14 +16,9 @@ import (
 // pending are osquery's tables that are not built yet, with what brings them. A table
 // leaves the list in the commit that builds it.
 var pending = []struct{ name, brings string }{
-	{"apparmor_events", "the audit source"},
 	{"file_events", "file integrity"},
 	{"hardware_events", "osquery-named event tables"},
-	{"process_file_events", "file integrity"},
-	{"seccomp_events", "the audit source"},
-	{"selinux_events", "the audit source"},
 	{"syslog_events", "osquery-named event tables"},
-	{"user_events", "the audit source"},
 	{"yara_events", "osquery-named event tables"},
 
 	{"osquery_extensions", "the extension socket"},
