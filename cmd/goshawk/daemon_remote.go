@@ -49,6 +49,7 @@ func (d *daemon) openRemote() (*remoteParts, error) {
 		Hostname: f.String("tls_hostname"), ServerCerts: f.String("tls_server_certs"), ClientCert: f.String("tls_client_cert"),
 		ClientKey: f.String("tls_client_key"), Proxy: f.String("proxy_hostname"), KeepAlive: f.Bool("tls_session_reuse"),
 		SessionTimeout: f.Seconds("tls_session_timeout"), AcceptGzip: f.Bool("tls_accept_gzip"), Version: table.OsqueryVersion,
+		Timeout: d.timeout, Now: d.now,
 	})
 	if err != nil {
 		return nil, failf(exitUsage, "%w", err)

@@ -39,6 +39,7 @@ type daemon struct {
 	logger   *slog.Logger
 	now      func() time.Time
 	sleep    func(context.Context, time.Duration) error
+	timeout  time.Duration // of the server's answers; 0 is osquery's
 
 	options   runOptions // of the agent, made from the flags
 	state     *state.DB
