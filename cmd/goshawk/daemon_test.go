@@ -233,7 +233,7 @@ func TestDaemonServer(t *testing.T) {
 	r.until("the carve", func() (done bool) {
 		s.Do(func() {
 			for _, c := range s.Carves {
-				done = c.Request == "c1" && int64(len(c.Data)) == c.Blocks && bytes.Contains(bytes.Join([][]byte{c.Data[0]}, nil), []byte("carve me"))
+				done = c.Request == "c1" && int64(len(c.Data)) == c.Blocks && bytes.Contains(c.Data[0], []byte("carve me"))
 			}
 		})
 		return done
@@ -295,7 +295,7 @@ func TestDaemonKilled(t *testing.T) {
 		}
 	}
 	seed := time.Now().UnixNano()
-	for round := range rounds {
+	for range rounds {
 		cmd := exec.Command("goshawk", "daemon", "--root_dir", root, "--disable_events", "--schedule_splay_percent=0", "--disable_watchdog")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -307,7 +307,6 @@ func TestDaemonKilled(t *testing.T) {
 		}
 		cmd.Process.Kill()
 		cmd.Wait()
-		_ = round
 	}
 	r := startDaemon(t, root)
 	time.Sleep(2500 * time.Millisecond)
