@@ -2,6 +2,7 @@ package sensor
 
 import (
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -10,8 +11,8 @@ import (
 )
 
 // wire is a cable to another network namespace whose far end, 10.7.0.2, does not answer
-// until its address is made known: what is sent to it waits that long, up to 3 s.
-func (s *side) wire() (answer func()) {
+// until its address is made known: what is sent to it waits that long, up to so many seconds.
+func (s *side) wire(seconds int) (answer func()) {
 	s.t.Helper()
 	far := make(chan int)
 	done := make(chan struct{})
@@ -29,6 +30,8 @@ func (s *side) wire() (answer func()) {
 	tid := <-far
 	s.ip("link", "add", "v0", "address", "02:00:00:00:00:07", "type", "veth",
 		"peer", "name", "v1", "address", "02:00:00:00:00:07", "netns", fmt.Sprint(tid))
+	// Each second it is asked once (arp(7)).
+	s.must(os.WriteFile("/proc/sys/net/ipv4/neigh/v0/mcast_solicit", []byte(fmt.Sprint(seconds)), 0))
 	s.ip("addr", "add", "10.7.0.1/24", "dev", "v0")
 	s.ip("link", "set", "v0", "up")
 	far <- 0
@@ -79,7 +82,7 @@ func slowConnects(t *testing.T, l *live) {
 	t.Run("refused soon", func(t *testing.T) {
 		t.Parallel()
 		inNetwork(t, l, func(s *side) {
-			answer := s.wire()
+			answer := s.wire(60)
 			began := time.Now()
 			c, cport := pending(s)
 			time.Sleep(100 * time.Millisecond)
@@ -99,7 +102,7 @@ func slowConnects(t *testing.T, l *live) {
 	t.Run("refused soon, and asked for the outcome by connecting again", func(t *testing.T) {
 		t.Parallel()
 		inNetwork(t, l, func(s *side) {
-			answer := s.wire()
+			answer := s.wire(60)
 			began := time.Now()
 			c, cport := pending(s)
 			if err := unix.Connect(c, &unix.SockaddrInet4{Addr: farAway, Port: 443}); err != unix.EALREADY {
@@ -118,7 +121,7 @@ func slowConnects(t *testing.T, l *live) {
 	t.Run("blocking, refused in the end", func(t *testing.T) {
 		t.Parallel()
 		inNetwork(t, l, func(s *side) {
-			answer := s.wire()
+			answer := s.wire(60)
 			c := s.socket(unix.AF_INET, unix.SOCK_STREAM)
 			s.must(unix.Bind(c, &unix.SockaddrInet4{Port: 4445}))
 			go func() {
@@ -150,7 +153,7 @@ func slowConnects(t *testing.T, l *live) {
 	t.Run("unreachable after three seconds", func(t *testing.T) {
 		t.Parallel()
 		inNetwork(t, l, func(s *side) {
-			s.wire()
+			s.wire(3)
 			began := time.Now()
 			c, cport := pending(s)
 			for len(s.sofar()) == 0 && time.Since(began) < patience {
@@ -170,7 +173,7 @@ func slowConnects(t *testing.T, l *live) {
 	t.Run("closed undecided", func(t *testing.T) {
 		t.Parallel()
 		inNetwork(t, l, func(s *side) {
-			s.wire()
+			s.wire(60)
 			c, cport := pending(s)
 			s.close(c)
 			for range 300 {
@@ -185,7 +188,7 @@ func slowConnects(t *testing.T, l *live) {
 	t.Run("blocking, given up after a time limit", func(t *testing.T) {
 		t.Parallel()
 		inNetwork(t, l, func(s *side) {
-			answer := s.wire()
+			answer := s.wire(60)
 			c := s.socket(unix.AF_INET, unix.SOCK_STREAM)
 			s.must(unix.SetsockoptTimeval(c, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Usec: 100_000}))
 			began := time.Now()

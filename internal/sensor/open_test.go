@@ -56,7 +56,8 @@ func TestOpenUnprivileged(t *testing.T) {
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		c.Dir = "/"
 		out, err := c.CombinedOutput()
-		if err != nil || !strings.Contains(string(out), "--- PASS") {
+		// The code is not asked: a test binary built with -cover ends badly where it may not write.
+		if !strings.Contains(string(out), "--- PASS") || !strings.Contains(string(out), "\nPASS\n") {
 			t.Fatalf("as nobody: %v\n%s", err, out)
 		}
 		return
