@@ -13,7 +13,8 @@ VCS := $(shell git status --porcelain >/dev/null 2>&1 && echo auto || echo false
 BPF_PACKAGES := clang-19 llvm-19 libbpf-dev
 TEST_PACKAGES := iproute2 gcc libc6-dev auditd
 BENCH_PACKAGES := gcc libc6-dev auditd linux-perf
-KERNEL_PACKAGES := qemu-system-x86 busybox-static cpio
+KERNEL_PACKAGES := qemu-system-x86 qemu-system-arm busybox-static cpio xz-utils zstd iproute2 \
+	gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -32,9 +33,9 @@ test: ## run all tests; as root the live ones too; installs what they need
 	@.ci/install $(TEST_PACKAGES)
 	go test -json -count=1 -p 1 -timeout 9m $(ARGS) ./... | go run .ci/report.go
 
-test-kernels: ## run the live tests in stock kernels under QEMU; K=6.1 for one
+test-kernels: ## run the live tests in stock kernels under QEMU; K=6.1 for one, RUN=TestLiveExec, UPDATE=1
 	@.ci/install $(KERNEL_PACKAGES)
-	K=$(K) go test -json -count=1 -tags kernels -timeout 60m $(ARGS) ./kerneltest | go run .ci/report.go
+	K=$(K) RUN='$(value RUN)' PACKAGES=$(PACKAGES) UPDATE=$(UPDATE) go test -json -count=1 -tags kernels -timeout 60m $(ARGS) ./kerneltest | go run .ci/report.go
 
 bpf: ## compile the BPF programs anew, and write their Go twins
 	@.ci/install $(BPF_PACKAGES)

@@ -1,7 +1,8 @@
 //go:build ignore
 
 // Command report reads `go test -json` and prints what go test would, in brief: the line
-// of each package, all of what a failed test said, and every skip with its reason. With
+// of each package, all of what a failed test said, what any test calls a note, and every
+// skip with its reason. With
 // CI set, a skip fails the run unless its reason names a fact of the kernel or the
 // hardware: there is nothing else that our tests cannot install or be given.
 package main
@@ -41,6 +42,9 @@ func main() {
 			fmt.Print(e.Output)
 		case "output":
 			outputs[key] = append(outputs[key], e.Output)
+			if _, text, ok := strings.Cut(e.Output, ": note: "); ok {
+				fmt.Print(text)
+			}
 		case "pass", "skip", "fail":
 			out := outputs[key]
 			delete(outputs, key)

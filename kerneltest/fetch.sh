@@ -1,7 +1,9 @@
 #!/bin/sh
 # Prints the directory that holds Debian's newest cloud kernel of a version (5.10, 6.1, 6.12
-# or "newest"), unpacked. Downloads go to a cache outside the tree, through a private apt
+# or "newest") for an architecture, unpacked; or that of "busybox", for guests that cannot run
+# this machine's. Downloads go to a cache outside the tree, through a private apt
 # configuration: the machine's own sources stay as they are.
+#   fetch.sh VERSION|busybox [ARCHITECTURE]
 set -eu
 want=$1
 arch=${2:-amd64}
@@ -9,21 +11,24 @@ cache=${GOSHAWK_KERNEL_CACHE:-/var/cache/goshawk-kernels}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 mkdir -p "$cache/$arch/lists/partial" "$cache/$arch/archives/partial"
 cd "$cache/$arch"
+exec 9>"$cache/lock"
+flock 9
 
 case $want in
 5.10) suites="bullseye bullseye-security" ;;
 6.1) suites="bookworm" ;;
 6.12) suites="trixie" ;;
 newest) suites="trixie-backports" ;;
+busybox) suites="trixie" ;;
 *)
-	echo "fetch.sh: no suite is known for kernel $want; use 5.10, 6.1, 6.12 or newest" >&2
+	echo "fetch.sh: no suite is known for $want; use 5.10, 6.1, 6.12, newest or busybox" >&2
 	exit 2
 	;;
 esac
 
-# A kernel fetched within the last month will do.
+# What was fetched within the last month will do.
 found=$(find . -maxdepth 1 -name "done-$want" -mtime -30 -exec cat {} +)
-if [ -n "$found" ] && { [ -d "$found/boot" ] || [ -d "$found/usr/lib/modules" ]; }; then
+if [ -n "$found" ] && [ -d "$found/usr" ]; then
 	echo "$cache/$arch/$found"
 	exit 0
 fi
@@ -45,8 +50,13 @@ run() { # apt's tools want their command after the options
 		-o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false \
 		-o Acquire::Retries=3 -o APT::Sandbox::User=root "$@"
 }
-run apt-get -qq update >&2
+run apt-get -qq update --error-on=any >&2 || {
+	echo "fetch.sh: apt cannot fetch the package lists for kernel $want (above is why):" >&2
+	cat "sources-$want.list" >&2
+	exit 1
+}
 case $want in
+busybox) pattern="^busybox-static\$" ;;
 newest) pattern="^linux-image-[0-9].*-cloud-$arch\$" ;;
 *) pattern="^linux-image-$(echo "$want" | sed 's/\./\\./')\\..*-cloud-$arch\$" ;;
 esac
@@ -60,7 +70,10 @@ fi
 rm -rf "$package"
 for p in "$package" "linux-binary-${package#linux-image-}" "linux-modules-${package#linux-image-}"; do
 	run apt-cache show "$p" >/dev/null 2>&1 || continue
-	run apt-get -qq download "$p" >&2
+	run apt-get -qq download "$p" >&2 || {
+		echo "fetch.sh: apt cannot download $p (above is why)" >&2
+		exit 1
+	}
 	dpkg-deb -x "$p"_*.deb "$package"
 	rm -f "$p"_*.deb
 done

@@ -8,267 +8,319 @@ package kerneltest
 import (
 	"bufio"
 	"bytes"
-	"context"
+	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
-// kernels are the versions that fetch.sh knows, oldest first.
-var kernels = []string{"5.10", "6.1", "6.12", "newest"}
+// A suite is the tests of a package that run in a guest.
+type suite struct {
+	path  string
+	run   string // what runs when RUN does not say
+	skip  string // what does not: it is slow, and the same on every kernel
+	arm64 string // what runs there, where all would take too long; empty: none
+	flags []string
+}
 
-// packages are those whose live tests run in every guest.
-var packages = []string{"./internal/sensor", "./internal/audit"}
+var suites = []suite{
+	{"./internal/sensor", "^TestLive|^TestOpen", "^TestLiveKindsChooseHooks$",
+		"^TestLive(Exec|Grants|Verifier)$|^TestLiveSocket$/./^tcp$", []string{"-cover"}},
+	{"./internal/audit", "^TestLive", "", "", nil},
+	{"./internal/kernel", ".", "", ".", nil},
+	{"./internal/procfs", "^Test", "", "", nil},
+	{"./cmd/goshawk", "^TestLive(Check|SelfTest|ExecAndExit|Connection|Query|TinyRing)$", "", "^TestLiveSelfTest$", nil},
+}
 
-// modules are what the tests need beyond what Debian's cloud kernels have built in.
-var modules = []string{"drivers/net/veth.ko", "drivers/net/dummy.ko", "fs/overlayfs/overlay.ko"}
-
-const (
-	guestTimeout = 6 * time.Minute
-	guestMemory  = "1536"
-	// QEMU 7.2 gets CMPXCHG16B without LOCK wrong now and then: bits of RAX end up in EFLAGS.
-	// Linux 6.12 has it in its allocator, and died of it in every second run.
-	guestCPU = "max,cx16=off"
-)
-
-// TestKernels runs the live tests on the kernels named in K (comma-separated; empty: all).
-// RUN narrows the tests, as -run does.
+// TestKernels runs the live tests on the kernels named in K (comma-separated; empty: all, but
+// for instructions, which counts what goshawk costs).
+// RUN narrows the tests, as -run does, and PACKAGES the packages; RUN=bare runs none of
+// them, but what there is in bare surroundings. With UPDATE what the kernels grant is kept.
 func TestKernels(t *testing.T) {
-	if p := os.Getenv("PACKAGES"); p != "" {
-		packages = strings.Split(p, ",")
-	}
-	binaries := build(t)
-	chosen := kernels
+	chosen := guests
 	if k := os.Getenv("K"); k != "" {
-		chosen = strings.Split(k, ",")
+		chosen = nil
+		for name := range strings.SplitSeq(k, ",") {
+			i := slices.IndexFunc(guests, func(g guest) bool { return g.name == name })
+			switch {
+			case name == instructions:
+				t.Run(name, countInstructions)
+			case i < 0:
+				t.Fatalf("K names kernel %q; there are %v, and %s", name, guests, instructions)
+			default:
+				chosen = append(chosen, guests[i])
+			}
+		}
 	}
-	for _, k := range chosen {
-		t.Run(k, func(t *testing.T) { boot(t, k, binaries) })
+	built := map[string]programs{}
+	for _, g := range chosen {
+		if _, ok := built[g.arch]; !ok {
+			built[g.arch] = build(t, g.arch)
+		}
+	}
+	if tests := built[runtime.GOARCH].tests["./internal/sensor"]; len(chosen) == len(guests) && os.Getenv("UPDATE") != "" && tests != "" {
+		t.Run("host", func(t *testing.T) { hostRecord(t, tests) })
+	}
+	for _, g := range chosen {
+		root, kernel := g.image(t)
+		if bareOnly := os.Getenv("RUN") == "bare"; !bareOnly {
+			t.Run(g.name, func(t *testing.T) {
+				initrd := liveTree(t, &g, root, built[g.arch])
+				t.Parallel()
+				report(t, &g, g.boot(t, kernel, initrd))
+			})
+		}
+		if run := os.Getenv("RUN"); run == "" || run == "bare" {
+			t.Run(g.name+" bare", func(t *testing.T) { bare(t, &g, root, kernel, built[g.arch].goshawk) })
+		}
 	}
 }
 
-// build compiles the live tests, static.
-func build(t *testing.T) map[string]string {
+// programs are the files that run in a guest of an architecture.
+type programs struct {
+	tests   map[string]string // by the path of the package
+	helper  string            // does what Go cannot: threads that leave, raw clones
+	goshawk string
+}
+
+func build(t *testing.T, arch string) programs {
 	t.Helper()
 	dir := t.TempDir()
-	out := map[string]string{}
-	for _, p := range packages {
-		name := strings.ReplaceAll(strings.TrimPrefix(p, "./"), "/", "_") + ".test"
-		path := filepath.Join(dir, name)
-		c := exec.Command("go", "test", "-c", "-o", path, p)
-		c.Dir = ".."
-		c.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if b, err := c.CombinedOutput(); err != nil {
-			t.Fatalf("build %s: %v\n%s", p, err, b)
+	p := programs{tests: map[string]string{}}
+	for _, s := range chosenSuites() {
+		if s.pattern(arch) != "" {
+			p.tests[s.path] = compile(t, dir, arch, append(append([]string{"test", "-c"}, s.flags...), s.path)...)
 		}
-		out[name] = path
 	}
-	helper := filepath.Join(dir, "helper")
-	c := exec.Command("gcc", "-static", "-O1", "-o", helper, "../internal/sensor/testdata/helper.c", "-lpthread")
-	if b, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("build helper: %v\n%s", err, b)
+	p.goshawk = compile(t, dir, arch, "build", "-trimpath", "-buildvcs=false", "./cmd/goshawk")
+	p.helper = compileC(t, dir, arch, "../internal/sensor/testdata/helper.c", "-lpthread")
+	return p
+}
+
+func chosenSuites() []suite {
+	only := os.Getenv("PACKAGES")
+	switch {
+	case os.Getenv("RUN") == "bare":
+		return nil
+	case only == "":
+		return suites
 	}
-	out[helperName] = helper
+	var out []suite
+	for _, path := range strings.Split(only, ",") {
+		if i := slices.IndexFunc(suites, func(s suite) bool { return s.path == path }); i >= 0 {
+			out = append(out, suites[i])
+		} else {
+			out = append(out, suite{path: path, run: ".", arm64: "."})
+		}
+	}
 	return out
 }
 
-// helperName is the program that does what Go cannot (threads that leave, raw clones).
-const helperName = "helper"
+func (s *suite) pattern(arch string) string {
+	if run := os.Getenv("RUN"); run != "" {
+		return run
+	}
+	if arch == "arm64" {
+		return s.arm64
+	}
+	return s.run
+}
 
-func boot(t *testing.T, kernel string, binaries map[string]string) {
-	fetched, err := exec.Command("./fetch.sh", kernel).Output()
-	if err != nil {
-		t.Fatalf("fetch kernel %s: %v\n%s", kernel, err, stderr(err))
+// liveTree is the initramfs of a guest that runs the live tests.
+func liveTree(t *testing.T, g *guest, root string, p programs) string {
+	t.Helper()
+	f := newTree(t, g.arch, "init")
+	f.addModules(root)
+	f.copy(p.helper, "helper")
+	if g.arch == "amd64" {
+		f.copyDynamic("/sbin/ip", "usr/sbin/ip") // BusyBox's own makes no veth pairs
 	}
-	root := strings.TrimSpace(string(fetched))
-	images, _ := filepath.Glob(filepath.Join(root, "boot", "vmlinuz-*"))
-	moved, _ := filepath.Glob(filepath.Join(root, "usr/lib/modules/*/vmlinuz")) // from 7.1
-	if images = append(images, moved...); len(images) != 1 {
-		t.Fatalf("find kernel image below %s: %d found", root, len(images))
+	f.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
+	f.write("variables", "export GOSHAWK_TEST_HELPER=/helper GOSHAWK_TIERS=/results/tiers RESULTS="+machines[g.arch].results+"\n")
+	var jobs strings.Builder
+	for _, s := range chosenSuites() {
+		if p.tests[s.path] == "" {
+			continue
+		}
+		dir := filepath.Join("/work", s.path)
+		must(t, os.MkdirAll(f.path(dir), 0o755))
+		data := filepath.Join("..", s.path, "testdata")
+		if _, err := os.Stat(data); err == nil {
+			must(t, os.CopyFS(f.path(filepath.Join(dir, "testdata")), os.DirFS(data)))
+		}
+		program := filepath.Join("/tests", strings.ReplaceAll(strings.TrimPrefix(s.path, "./"), "/", "_"))
+		f.copy(p.tests[s.path], program)
+		fmt.Fprintf(&jobs, "%s %s -test.v=test2json -test.short -test.timeout=%s -test.run=%s",
+			dir, program, guestTimeout/2, s.pattern(g.arch))
+		if s.skip != "" && os.Getenv("RUN") == "" {
+			jobs.WriteString(" -test.skip=" + s.skip)
+		}
+		jobs.WriteString("\n")
 	}
-	dir := t.TempDir()
-	initrd := pack(t, dir, root, binaries)
-	serial := filepath.Join(dir, "results")
-	ctx, cancel := context.WithTimeout(context.Background(), guestTimeout)
-	defer cancel()
-	q := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", guestCPU, "-smp", "2",
-		"-m", guestMemory, "-display", "none", "-no-reboot", "-kernel", images[0], "-initrd", initrd,
-		"-object", "rng-random,id=r0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=r0",
-		"-serial", "file:"+filepath.Join(dir, "console"), "-serial", "file:"+serial,
-		"-append", "console=ttyS0 quiet panic=-1 lsm=lockdown,bpf random.trust_cpu=on")
-	began := time.Now()
-	if b, err := q.CombinedOutput(); err != nil {
-		console, _ := os.ReadFile(filepath.Join(dir, "console"))
-		results, _ := os.ReadFile(serial)
-		t.Fatalf("run guest: %v\n%s\nconsole ends:\n%s\nresults end:\n%s", err, b, tail(console), tail(results))
-	}
-	b, err := os.ReadFile(serial)
-	if err != nil {
-		t.Fatal(err)
-	}
-	report(t, kernel, b)
-	if console, err := os.ReadFile(filepath.Join(dir, "console")); err == nil && t.Failed() {
-		t.Logf("the console ends:\n%s", tail(console))
-	}
-	t.Logf("kernel %s: guest ran for %v; again with: make test-kernels K=%s", kernel, time.Since(began).Round(time.Second), kernel)
+	f.write("jobs", jobs.String())
+	return f.pack()
 }
 
 var (
-	exitLine = regexp.MustCompile(`^=== exit (\S+) (\d+)`)
-	testLine = regexp.MustCompile(`^\s*--- (PASS|FAIL|SKIP): (\S+)`)
+	kernelLine   = regexp.MustCompile(`^=== kernel (\S+)$`)
+	runLine      = regexp.MustCompile(`^=== run (\S+)$`)
+	exitLine     = regexp.MustCompile(`^=== exit (\d+)$`)
+	fileLine     = regexp.MustCompile(`^=== file (\S+)$`)
+	coverageLine = regexp.MustCompile(`^coverage: (\S+) of statements`)
 )
 
-// report turns what the guest printed into subtests' results.
-func report(t *testing.T, kernel string, b []byte) {
-	passed, ended := 0, false
-	exits := 0
+// An outcome is what a guest has told of itself.
+type outcome struct {
+	Kernel   string            // its release
+	Suites   []string          // in their order
+	Exits    []string          // their exit codes
+	Events   []event           // of all tests
+	Coverage string            // of the first suite that says
+	Files    map[string][]byte // what the tests have left in /results
+	Ended    bool
+}
+
+// event is one line of `go tool test2json` (go doc test2json).
+type event struct{ Action, Test, Output string }
+
+// parse reads what the guest has printed.
+func parse(t *testing.T, b []byte) *outcome {
+	t.Helper()
+	o := &outcome{Files: map[string][]byte{}}
+	var part bytes.Buffer // of a suite, or of a file
+	var file string
 	s := bufio.NewScanner(bytes.NewReader(b))
 	s.Buffer(nil, 1<<20)
+	suite := func() {
+		if part.Len() > 0 {
+			o.Events = append(o.Events, convert(t, part.Bytes())...)
+			part.Reset()
+		}
+	}
 	for s.Scan() {
 		line := strings.TrimRight(s.Text(), "\r")
 		switch {
-		case strings.HasPrefix(line, "=== kernel "):
-			t.Log(line)
+		case kernelLine.MatchString(line):
+			o.Kernel = kernelLine.FindStringSubmatch(line)[1]
+		case runLine.MatchString(line):
+			o.Suites = append(o.Suites, runLine.FindStringSubmatch(line)[1])
+		case exitLine.MatchString(line):
+			o.Exits = append(o.Exits, exitLine.FindStringSubmatch(line)[1])
+			suite()
+		case fileLine.MatchString(line):
+			file = fileLine.FindStringSubmatch(line)[1]
+		case line == "=== end of file":
+			o.Files[file] = bytes.Clone(part.Bytes())
+			part.Reset()
 		case line == "=== end":
-			ended = true
-		}
-		if m := testLine.FindStringSubmatch(line); m != nil {
-			switch m[1] {
-			case "PASS":
-				passed++
-			case "FAIL":
-				t.Errorf("kernel %s: %s failed; again with: make test-kernels K=%s RUN='%s'", kernel, m[2], kernel, m[2])
-			case "SKIP":
-				t.Logf("kernel %s: %s skipped", kernel, m[2])
+			o.Ended = true
+		default:
+			if m := coverageLine.FindStringSubmatch(line); m != nil && o.Coverage == "" {
+				o.Coverage = m[1]
 			}
-		}
-		if m := exitLine.FindStringSubmatch(line); m != nil {
-			exits++
-			if m[2] != "0" {
-				t.Errorf("kernel %s: %s exited with %s", kernel, m[1], m[2])
-			}
+			part.WriteString(line + "\n")
 		}
 	}
-	if !ended || exits == 0 || passed == 0 {
-		t.Errorf("kernel %s: the guest did not come to its end (%d tests passed)", kernel, passed)
-	}
-	if t.Failed() || testing.Verbose() {
-		t.Logf("what the guest printed:\n%s", b)
-	}
-	t.Logf("kernel %s: %d tests passed", kernel, passed)
+	suite() // of a guest that died
+	return o
 }
 
-// pack makes an initramfs: BusyBox, init, the modules and the test binaries.
-func pack(t *testing.T, dir, kernelRoot string, binaries map[string]string) string {
+// convert makes events of what a test binary has printed.
+func convert(t *testing.T, b []byte) []event {
 	t.Helper()
-	ird := filepath.Join(dir, "ird")
-	for _, d := range []string{"bin", "dev", "proc", "sys", "tmp", "run", "root", "etc", "tests", "work", "lib"} {
-		must(t, os.MkdirAll(filepath.Join(ird, d), 0o755))
+	c := exec.Command("go", "tool", "test2json")
+	c.Stdin = bytes.NewReader(b)
+	out, err := c.Output()
+	must(t, err)
+	var all []event
+	for line := range bytes.Lines(out) {
+		var e event
+		must(t, json.Unmarshal(line, &e))
+		all = append(all, e)
 	}
-	copyFile(t, "/bin/busybox", filepath.Join(ird, "bin/busybox"))
-	copyFile(t, "init", filepath.Join(ird, "init"))
-	copyDynamic(t, ird, "/sbin/ip") // BusyBox's own makes no veth pairs
-	for name, path := range binaries {
-		if name == helperName {
-			copyFile(t, path, filepath.Join(ird, name))
+	return all
+}
+
+// report makes subtests of the tests that failed or were skipped in the guest; those that
+// passed are counted.
+func report(t *testing.T, g *guest, r run) {
+	o := parse(t, r.results)
+	said := map[string][]string{}
+	passed, failed := 0, 0
+	var skipped []skip
+	var broken []string // tests that had not ended
+	for _, e := range o.Events {
+		switch e.Action {
+		case "run":
+			broken = append(broken, e.Test)
+		case "output":
+			said[e.Test] = append(said[e.Test], e.Output)
+			continue
+		case "pass", "skip", "fail":
+			broken = slices.DeleteFunc(broken, func(s string) bool { return s == e.Test })
+		}
+		if e.Test == "" {
 			continue
 		}
-		copyFile(t, path, filepath.Join(ird, "tests", name))
-	}
-	var list []string
-	for _, m := range modules {
-		for _, suffix := range []string{"", ".xz", ".zst"} {
-			found, _ := filepath.Glob(filepath.Join(kernelRoot, "lib/modules/*/kernel", m+suffix))
-			usr, _ := filepath.Glob(filepath.Join(kernelRoot, "usr/lib/modules/*/kernel", m+suffix))
-			for _, f := range append(found, usr...) {
-				to := filepath.Join(ird, "lib", filepath.Base(m))
-				switch suffix {
-				case "":
-					copyFile(t, f, to)
-				case ".xz":
-					unpack(t, to, "xz", "-dc", f)
-				case ".zst":
-					unpack(t, to, "zstd", "-dcq", f)
-				}
-				list = append(list, "/lib/"+filepath.Base(m))
-			}
+		switch e.Action {
+		case "pass":
+			passed++
+		case "skip":
+			skipped = append(skipped, skip{e.Test, reason(said[e.Test])})
+			t.Run(e.Test, func(t *testing.T) { t.Skip(reason(said[e.Test])) })
+		case "fail":
+			failed++
+			t.Run(e.Test, func(t *testing.T) {
+				t.Errorf("on kernel %s (%s):\n%sagain with: %s", g.name, o.Kernel, strings.Join(said[e.Test], ""), g.again(e.Test))
+			})
 		}
 	}
-	must(t, os.WriteFile(filepath.Join(ird, "modules"), []byte(strings.Join(list, " ")+"\n"), 0o644))
-	run := os.Getenv("RUN")
-	if run == "" {
-		run = "^TestLive"
+	switch {
+	case r.err != nil || !o.Ended:
+		t.Errorf("kernel %s did not come to its end: %v\nin test: %v\nagain with: %s\nit printed last:\n%s\nits console ends:\n%s",
+			g.name, r.err, broken, g.again(first(broken)), tail(r.results), tail(r.console))
+	case len(o.Suites) == 0 || passed == 0:
+		t.Errorf("kernel %s: no test ran; its console ends:\n%s", g.name, tail(r.console))
 	}
-	args := fmt.Sprintf("-test.v -test.timeout=%s -test.run=%s\n", guestTimeout-30*time.Second, run)
-	must(t, os.WriteFile(filepath.Join(ird, "arguments"), []byte(args), 0o644))
-	must(t, os.WriteFile(filepath.Join(ird, "etc/passwd"), []byte("root:x:0:0:root:/root:/bin/sh\n"), 0o644))
-	out := filepath.Join(dir, "initrd")
-	c := exec.Command("sh", "-c", `cd "$1" && find . | cpio -o -H newc --quiet | gzip -1 >"$2"`, "sh", ird, out)
-	if b, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("pack initramfs: %v\n%s", err, b)
-	}
-	must(t, os.RemoveAll(ird))
-	return out
-}
-
-// copyDynamic copies a program of this machine and the libraries it names.
-func copyDynamic(t *testing.T, ird, program string) {
-	t.Helper()
-	copyFile(t, program, filepath.Join(ird, "usr/sbin", filepath.Base(program)))
-	out, err := exec.Command("ldd", program).Output()
-	must(t, err)
-	for _, word := range strings.Fields(string(out)) {
-		if strings.HasPrefix(word, "/") {
-			copyFile(t, word, filepath.Join(ird, word))
+	for i, code := range o.Exits {
+		if code != "0" && failed == 0 {
+			t.Errorf("kernel %s: %s exited with %s; again with: %s\n%s", g.name, o.Suites[i], code, g.again(""), tail([]byte(strings.Join(said[""], ""))))
 		}
 	}
-}
-
-func unpack(t *testing.T, to string, command ...string) {
-	t.Helper()
-	b, err := exec.Command(command[0], command[1:]...).Output()
-	if err != nil {
-		t.Fatalf("unpack %s: %v", to, err)
-	}
-	must(t, os.WriteFile(to, b, 0o644))
-}
-
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	must(t, os.MkdirAll(filepath.Dir(to), 0o755))
-	in, err := os.Open(from)
-	must(t, err)
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755)
-	must(t, err)
-	_, err = io.Copy(out, in)
-	must(t, err)
-	must(t, out.Close())
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
+	note(t, "kernel %-7s %-28s %d passed, %d failed, %d skipped in %v; coverage of internal/sensor %s",
+		g.name, o.Kernel, passed, failed, len(skipped), r.took, o.Coverage)
+	if os.Getenv("UPDATE") != "" && os.Getenv("RUN") == "" && !t.Failed() {
+		keep(t, record{g.name, o.Kernel, g.arch, o.Files["tiers"], skipped})
 	}
 }
 
-func stderr(err error) string {
-	if e, ok := err.(*exec.ExitError); ok {
-		return string(e.Stderr)
-	}
-	return ""
+// note prints a line that .ci/report.go passes on even when all is well.
+func note(t *testing.T, format string, args ...any) {
+	t.Logf("note: "+format, args...)
 }
 
-func tail(b []byte) string {
-	if len(b) > 4000 {
-		b = b[len(b)-4000:]
+func first(list []string) string {
+	if len(list) == 0 {
+		return ""
 	}
-	return string(b)
+	return list[0]
+}
+
+var place = regexp.MustCompile(`^\s*\w+\.go:\d+: `)
+
+// reason is what a test gave for its skip.
+func reason(said []string) string {
+	var out []string
+	for _, s := range said {
+		if s = strings.TrimSpace(place.ReplaceAllString(s, "")); s != "" && !strings.HasPrefix(s, "=== ") && !strings.HasPrefix(s, "--- ") {
+			out = append(out, s)
+		}
+	}
+	return strings.Join(out, " ")
 }
