@@ -206,7 +206,8 @@ type loader struct {
 	denied map[string]error // tiers that this kernel grants to nobody
 
 	fs      procfs.FS
-	cgroup  string // the cgroup2 mount, found when first needed
+	cgroup  string   // the root of cgroup2, found when first needed
+	mounted *os.File // it, where nobody else has mounted it
 	tracefs *tracefs
 }
 
@@ -245,10 +246,29 @@ func (at place) loadedAs(p *ebpf.ProgramSpec) string {
 
 // close gives back what was needed for attaching only.
 func (l *loader) close() error {
-	if l.tracefs == nil {
+	var errs []error
+	if l.tracefs != nil {
+		errs = append(errs, l.tracefs.close())
+	}
+	if l.mounted != nil {
+		errs = append(errs, l.mounted.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// findCgroup2 finds the root of cgroup2. Every process is in that hierarchy, mounted or not.
+func (l *loader) findCgroup2() error {
+	root, err := l.fs.Cgroup2()
+	if err == nil {
+		l.cgroup = root
 		return nil
 	}
-	return l.tracefs.close()
+	mounted, err2 := mountForUs("cgroup2")
+	if err2 != nil {
+		return errors.Join(err, err2)
+	}
+	l.mounted, l.cgroup = mounted, pathOf(mounted)
+	return nil
 }
 
 // attachAll attaches every hook that a wanted kind needs.
@@ -440,11 +460,9 @@ func (l *loader) link(spec *ebpf.ProgramSpec, function string, p *ebpf.Program) 
 		return l.tracefs.attach(where, p)
 	case "cgroup", "cgroup_skb":
 		if l.cgroup == "" {
-			root, err := l.fs.Cgroup2()
-			if err != nil {
+			if err := l.findCgroup2(); err != nil {
 				return nil, err
 			}
-			l.cgroup = root
 		}
 		return link.AttachCgroup(link.CgroupOptions{Path: l.cgroup, Attach: spec.AttachType, Program: p})
 	}

@@ -134,7 +134,9 @@ func testObject(t testing.TB) *object {
 func watch(t testing.TB, o Options) *live {
 	t.Helper()
 	needRoot(t)
-	o.FS = procfs.At("")
+	if o.FS == (procfs.FS{}) {
+		o.FS = procfs.At("")
+	}
 	o.Object = testObject(t).name
 	if o.BulkBytes == 0 { // room for what else goes on on the machine
 		o.CriticalBytes, o.BulkBytes = 8<<20, 16<<20

@@ -1,11 +1,14 @@
 package sensor
 
 import (
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/procfs"
 	"golang.org/x/sys/unix"
 )
@@ -117,6 +120,56 @@ func TestLiveTierRefused(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// Neither tracefs nor cgroup2 need be mounted.
+func TestLiveNothingMounted(t *testing.T) {
+	needRoot(t)
+	root := t.TempDir()
+	without(t, "/proc", filepath.Join(root, "proc"), "1", "self", "thread-self")
+	without(t, "/proc/1", filepath.Join(root, "proc/1"), "mounts")
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounts = regexp.MustCompile(`(?m)^\S+ \S+ (cgroup2|tracefs|debugfs) .*\n`).ReplaceAll(mounts, nil)
+	if err := os.WriteFile(filepath.Join(root, "proc/1/mounts"), mounts, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	without(t, "/sys", filepath.Join(root, "sys"), "kernel")
+	without(t, "/sys/kernel", filepath.Join(root, "sys/kernel"), "tracing", "debug")
+	o := Options{FS: procfs.At(root), Kinds: append([]event.ID{event.KindDNS}, socketKinds...), Tiers: map[string]string{
+		"connect": "tracepoint_pair", "accept": "tracepoint_pair", "bind": "tracepoint_pair", "listen": "tracepoint_pair",
+		"datagram": "cgroup", "dns": "cgroup"}}
+	l := watch(t, o)
+	datagrams(t, l)
+	inNetwork(t, l, func(s *side) {
+		s.serveDNS(nil)
+		c := s.socket(unix.AF_INET, unix.SOCK_DGRAM)
+		s.ask(c, &unix.SockaddrInet4{Addr: loop4, Port: 53}, query(t, 7, "no.", 1), true)
+		cport := uint16(port(t, c))
+		s.close(c)
+		s.expectDNS(&event.DNS{Question: "no", QueryType: "A", ResponseCode: "NXDOMAIN", Server: "127.0.0.1", ServerPort: 53, ClientPort: cport, QueryID: 7})
+	})
+}
+
+// without makes a directory of links to what is in another, but for the names.
+func without(t *testing.T, from, to string, names ...string) {
+	t.Helper()
+	all, err := os.ReadDir(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range all {
+		if !slices.Contains(names, e.Name()) {
+			if err := os.Symlink(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

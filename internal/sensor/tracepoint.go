@@ -15,6 +15,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// mountForUs mounts a filesystem of the kernel where no other process sees it, and where it
+// ends with its descriptor. fsopen(2) is there since 5.2.
+func mountForUs(kind string) (*os.File, error) {
+	context, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", kind, err)
+	}
+	defer unix.Close(context)
+	if err := unix.FsconfigCreate(context); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", kind, err)
+	}
+	fd, err := unix.Fsmount(context, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", kind, err)
+	}
+	return os.NewFile(uintptr(fd), kind), nil
+}
+
+// pathOf names what an open file is for those who want a path.
+func pathOf(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
+
 // tracefs is a directory with the numbers of the kernel's tracepoints: a mounted one, or
 // one mounted for us alone, which no other process sees and which needs no unmounting.
 type tracefs struct{ dir *os.Root }
@@ -30,21 +51,12 @@ func openTracefs(fs procfs.FS) (*tracefs, error) {
 		}
 		dir.Close()
 	}
-	// fsopen(2) is there since 5.2.
-	context, err := unix.Fsopen("tracefs", unix.FSOPEN_CLOEXEC)
+	mount, err := mountForUs("tracefs")
 	if err != nil {
 		return nil, fmt.Errorf("open tracefs, which is not mounted on /sys/kernel/tracing: %w", err)
 	}
-	defer unix.Close(context)
-	if err := unix.FsconfigCreate(context); err != nil {
-		return nil, fmt.Errorf("open tracefs: %w", err)
-	}
-	mount, err := unix.Fsmount(context, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("open tracefs: %w", err)
-	}
-	defer unix.Close(mount)
-	dir, err := os.OpenRoot("/proc/self/fd/" + strconv.Itoa(mount))
+	defer mount.Close()
+	dir, err := os.OpenRoot(pathOf(mount))
 	if err != nil {
 		return nil, fmt.Errorf("open tracefs: %w", err)
 	}
