@@ -22,6 +22,7 @@ type checkOptions struct {
 	sensing
 	format   string
 	selfTest bool
+	rootDir  string
 }
 
 func newCheck() *cobra.Command {
@@ -61,15 +62,20 @@ The last line says what works, and what to do when nothing does.`,
 	f.StringVar(&o.format, "format", "text", "how to print: text or json (one object)")
 	f.BoolVar(&o.selfTest, "self-test", false, "do one thing of each kind, and prove that it is told")
 	o.flags(f)
+	f.StringVar(&o.rootDir, "root-dir", "/", "directory below which all files of goshawk lie")
 	return cmd
 }
 
 func (o *checkOptions) run(ctx context.Context, out io.Writer) error {
 	f := procfs.At("")
-	r := report{Kernel: kernel.Probe(f, "", o.btf), Runtimes: kernel.Runtimes("")}
+	types, err := o.types(f, o.rootDir)
+	if err != nil {
+		return err
+	}
+	r := report{Kernel: kernel.Probe(f, "", types), Runtimes: kernel.Runtimes("")}
 	state := audit.Look(f)
 	r.Audit = auditTextOf(&state)
-	code := r.tryHooks(ctx, sensor.Options{FS: f, Tiers: o.forced(), BTF: o.btf}, o.selfTest)
+	code := r.tryHooks(ctx, sensor.Options{FS: f, Tiers: o.forced(), BTF: types, Object: o.object}, o.selfTest)
 	print := r.text
 	if o.format == "json" {
 		print = func(w io.Writer) error { return printJSON(w, r) }

@@ -2,22 +2,31 @@ package main
 
 import (
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
 
+	"github.com/goshawk-project/goshawk/internal/procfs"
 	"github.com/goshawk-project/goshawk/internal/sensor"
 )
 
 // sensing is how programs are attached: the flags that run and check share.
 type sensing struct {
-	tiers []string
-	btf   string
+	tiers  []string
+	btf    string
+	object string
 }
+
+// objectNames are the two compilations of the BPF programs.
+var objectNames = []string{"modern", "legacy"}
 
 func (s *sensing) flags(f *pflag.FlagSet) {
 	f.StringSliceVar(&s.tiers, "tier", nil, "attach a hook in this way only, as HOOK=TIER (repeat, or with commas); goshawk check lists both, tier none means not at all")
-	f.StringVar(&s.btf, "btf", "", "file with the running kernel's types, for kernels that carry none")
+	f.StringVar(&s.btf, "btf", "", "file with the running kernel's types, or directory of RELEASE.btf files, for kernels that carry none (default <root-dir>/etc/goshawk/btf)")
+	f.StringVar(&s.object, "object", "", "compilation of the BPF programs: modern, or legacy for kernels before 5.8 (default: what this kernel takes)")
+	_ = f.MarkHidden("object") // there is one
 }
 
 // check finds wrong usage before anything is touched.
@@ -36,11 +45,12 @@ func (s *sensing) check() error {
 	if err := sensor.CheckTiers(s.forced()); err != nil {
 		return failf(exitUsage, "--tier: %w", err)
 	}
+	if s.object != "" && !slices.Contains(objectNames, s.object) {
+		return failf(exitUsage, "--object: no object is called %q; objects are %s", s.object, strings.Join(objectNames, ", "))
+	}
 	if s.btf != "" {
-		if st, err := os.Stat(s.btf); err != nil {
+		if _, err := os.Stat(s.btf); err != nil {
 			return failf(exitUsage, "--btf: %w", err)
-		} else if !st.Mode().IsRegular() {
-			return failf(exitUsage, "--btf: %q is no regular file", s.btf)
 		}
 	}
 	return nil
@@ -54,4 +64,31 @@ func (s *sensing) forced() map[string]string {
 		tiers[hook] = tier
 	}
 	return tiers
+}
+
+// types finds the file with the kernel's types: the one that --btf names, or, of a
+// directory, the one named after the kernel's release. "" is the kernel's own, which the
+// directory below root does not replace.
+func (s *sensing) types(fs procfs.FS, root string) (string, error) {
+	dir := s.btf
+	if dir == "" {
+		if _, _, err := fs.BTF(); err == nil {
+			return "", nil
+		}
+		dir = filepath.Join(root, "etc/goshawk/btf")
+	} else if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return dir, nil
+	}
+	release, err := fs.Release()
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(dir, release+".btf")
+	if _, err := os.Stat(file); err != nil {
+		if s.btf == "" {
+			return "", nil
+		}
+		return "", failf(exitUsage, "--btf: %w", err)
+	}
+	return file, nil
 }

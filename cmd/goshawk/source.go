@@ -41,11 +41,15 @@ func (o *runOptions) openSources(fs procfs.FS, bootID string, tell func(string))
 			err = errors.Join(err, s.close())
 		}
 	}()
+	types, err := o.types(fs, o.rootDir)
+	if err != nil {
+		return s, err
+	}
 	asked := o.kindIDs()
 	var refused error // why eBPF cannot run
 	if o.source != "audit" && (o.source == "ebpf" || wants(asked, sensor.Kinds())) {
 		s.ebpf, refused = sensor.Open(sensor.Options{
-			Kinds: asked, Tiers: o.forced(), BTF: o.btf, CriticalBytes: o.ringSize, BulkBytes: o.ringSize,
+			Kinds: asked, Tiers: o.forced(), BTF: types, Object: o.object, CriticalBytes: o.ringSize, BulkBytes: o.ringSize,
 			Env: o.env, BootID: bootID, FS: fs,
 		})
 		if refused != nil && o.source != "auto" {

@@ -3,12 +3,15 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/goshawk-project/goshawk/internal/audit"
 	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/procfs"
 	"github.com/goshawk-project/goshawk/internal/sensor"
 )
 
@@ -90,4 +93,42 @@ func TestReadyLineOfTwoSources(t *testing.T) {
 		{Source: "audit", Name: "bind", Tier: "audit", Kinds: []event.ID{event.KindBind}},
 	}, h)
 	check(t, "line", got, "ready: source=ebpf,audit hooks=2 missing=dns store=/r/var/lib/goshawk socket=/r/run/goshawk/goshawk.sock")
+}
+
+func TestTypes(t *testing.T) {
+	host, root := t.TempDir(), t.TempDir()
+	fs := procfs.At(host)
+	write := func(name string) string {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte("3.10.0-1160\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	write(filepath.Join(fs.Proc, "sys/kernel/osrelease"))
+	find := func(btf string) string {
+		t.Helper()
+		file, err := (&sensing{btf: btf}).types(fs, root)
+		if err != nil {
+			t.Error(err)
+		}
+		return file
+	}
+	check(t, "nowhere", find(""), "")
+	given := write(filepath.Join(t.TempDir(), "any.name"))
+	check(t, "a file", find(given), given)
+	dir := t.TempDir()
+	if _, err := (&sensing{btf: dir}).types(fs, root); err == nil {
+		t.Error("a directory without this kernel's file does")
+	}
+	named := write(filepath.Join(dir, "3.10.0-1160.btf"))
+	check(t, "a directory", find(dir), named)
+	kept := write(filepath.Join(root, "etc/goshawk/btf/3.10.0-1160.btf"))
+	check(t, "the usual directory", find(""), kept)
+	write(filepath.Join(fs.Sys, "kernel/btf/vmlinux"))
+	check(t, "the kernel's own first", find(""), "")
+	check(t, "unless it is told", find(dir), named)
 }
