@@ -70,41 +70,53 @@ func (d *decoder) newIDs(e *event.Credential) {
 	e.NewGID, e.NewEGID, e.NewSGID, e.NewFSGID = c.gid, c.egid, c.sgid, c.fsgid
 }
 
-// gained decodes what the file executed gave the process: a BPRM_FCAPS record is written
-// when an exec raised capabilities.
+// gained decodes what the file executed gave the process. A BPRM_FCAPS record is written when
+// an exec sets capabilities: to root's that is any, of which only those that raise them are
+// events.
 func (d *decoder) gained(g *bundle) {
 	text, ok := g.find(typeBprmFcaps)
 	if !ok {
+		return
+	}
+	var c event.Credential
+	var oldP, newP, oldE, newE uint64
+	f := pairs{text}
+	for x, ok := f.next(); ok; x, ok = f.next() {
+		n, ok := hexNumber(x.value)
+		if !ok {
+			continue
+		}
+		var s *string
+		switch string(x.key) {
+		case "old_pp":
+			s, oldP = &c.OldPermitted, n
+		case "old_pe":
+			s, oldE = &c.OldEffective, n
+		case "new_pp", "pp": // so called from Linux 4.15
+			s, newP = &c.NewPermitted, n
+		case "new_pe", "pe":
+			s, newE = &c.NewEffective, n
+		case "new_pi", "pi":
+			s = &c.NewInheritable
+		case "pa":
+			s = &c.NewAmbient
+		default:
+			continue
+		}
+		*s = d.strings.get(x.value)
+	}
+	if newP&^oldP == 0 && newE&^oldE == 0 {
 		return
 	}
 	e, _ := d.add(event.KindCredential, g.stamp).(*event.Credential)
 	if e == nil {
 		return
 	}
+	c.Header = e.Header
+	*e = c
 	d.caller(&e.Header)
 	d.newIDs(e)
 	e.Operation, e.Result = "exec", d.call.result()
-	f := pairs{text}
-	for x, ok := f.next(); ok; x, ok = f.next() {
-		s := ""
-		if _, ok := hexNumber(x.value); ok {
-			s = d.strings.get(x.value)
-		}
-		switch string(x.key) {
-		case "old_pp":
-			e.OldPermitted = s
-		case "old_pe":
-			e.OldEffective = s
-		case "new_pp", "pp": // so called from Linux 4.15
-			e.NewPermitted = s
-		case "new_pe", "pe":
-			e.NewEffective = s
-		case "new_pi", "pi":
-			e.NewInheritable = s
-		case "pa":
-			e.NewAmbient = s
-		}
-	}
 }
 
 // object is an OBJ_PID record: the process that a call was about.

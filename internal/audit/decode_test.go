@@ -126,6 +126,10 @@ var decodeCases = []decodeCase{
 		EXECVE argc=1 a0="ping"`,
 		want: []string{`credential operation=exec new_permitted=2000 new_effective=2000 old_permitted=0 capabilities_gained=cap_net_raw new_euid=1003 old_uid=- result=ok`, `exec args=["ping"]`}},
 
+	{name: "capabilities that root had", lines: `SYSCALL arch=c000003e syscall=59 success=yes exit=0 items=0 WHO
+		BPRM_FCAPS fver=0 fp=0 fi=0 fe=0 old_pp=000001fffeffffff old_pi=0 old_pe=000001fffeffffff old_pa=0 pp=000001fffeffffff pi=0 pe=000001fffeffffff pa=0 frootid=0
+		EXECVE argc=1 a0="ls"`, want: []string{`exec args=["ls"]`}},
+
 	{name: "fork", lines: `SYSCALL arch=c000003e syscall=57 success=yes exit=77 items=0 WHO`, want: []string{`fork child_pid=77 child_ppid=20 pid=20`}},
 	{name: "vfork", lines: `SYSCALL arch=c000003e syscall=58 success=yes exit=77 items=0 WHO`, want: []string{`fork child_pid=77`}},
 	{name: "clone", lines: `SYSCALL arch=c000003e syscall=56 success=yes exit=77 a0=1200011 items=0 WHO`, want: []string{`fork child_pid=77 child_ppid=20`}},
