@@ -18,10 +18,8 @@
 #include "exit.bpf.h"
 #include "socket.bpf.h"
 #include "call.bpf.h"
-#ifndef LEGACY
 #include "datagram.bpf.h"
 #include "dns.bpf.h"
-#endif
 #include "cgroup.bpf.h"
 
 /* The kernel lets GPL-compatible programs alone read its memory. */

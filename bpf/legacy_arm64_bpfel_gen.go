@@ -39,6 +39,7 @@ const (
 	LegacyMapExecs                     = "execs"
 	LegacyMapOptions                   = "options"
 	LegacyMapOwners                    = "owners"
+	LegacyMapPeers                     = "peers"
 	LegacyMapScratch                   = "scratch"
 	LegacyMapTold                      = "told"
 	LegacyProgOnAccept4PairEnter       = "on_accept4_pair_enter"
@@ -48,6 +49,7 @@ const (
 	LegacyProgOnAcceptKprobe           = "on_accept_kprobe"
 	LegacyProgOnAcceptPairEnter        = "on_accept_pair_enter"
 	LegacyProgOnAcceptPairExit         = "on_accept_pair_exit"
+	LegacyProgOnAnswerKprobe           = "on_answer_kprobe"
 	LegacyProgOnBindDeniedKprobe       = "on_bind_denied_kprobe"
 	LegacyProgOnBindDeniedKretprobe    = "on_bind_denied_kretprobe"
 	LegacyProgOnBindKprobe             = "on_bind_kprobe"
@@ -65,6 +67,8 @@ const (
 	LegacyProgOnConnectPairExit        = "on_connect_pair_exit"
 	LegacyProgOnConnectSentKprobe      = "on_connect_sent_kprobe"
 	LegacyProgOnConnectSentKretprobe   = "on_connect_sent_kretprobe"
+	LegacyProgOnDatagram4Kprobe        = "on_datagram4_kprobe"
+	LegacyProgOnDatagram6Kprobe        = "on_datagram6_kprobe"
 	LegacyProgOnExecBegins             = "on_exec_begins"
 	LegacyProgOnExecEnds               = "on_exec_ends"
 	LegacyProgOnExecTracepoint         = "on_exec_tracepoint"
@@ -77,6 +81,9 @@ const (
 	LegacyProgOnListenKretprobe        = "on_listen_kretprobe"
 	LegacyProgOnListenPairEnter        = "on_listen_pair_enter"
 	LegacyProgOnListenPairExit         = "on_listen_pair_exit"
+	LegacyProgOnQuestion6Kprobe        = "on_question6_kprobe"
+	LegacyProgOnQuestion6OldKprobe     = "on_question6_old_kprobe"
+	LegacyProgOnQuestionKprobe         = "on_question_kprobe"
 	LegacyProgOnStateKprobe            = "on_state_kprobe"
 	LegacyProgOnStateTracepoint        = "on_state_tracepoint"
 )
@@ -130,6 +137,7 @@ type LegacyProgramSpecs struct {
 	OnAcceptKprobe           *ebpf.ProgramSpec `ebpf:"on_accept_kprobe"`
 	OnAcceptPairEnter        *ebpf.ProgramSpec `ebpf:"on_accept_pair_enter"`
 	OnAcceptPairExit         *ebpf.ProgramSpec `ebpf:"on_accept_pair_exit"`
+	OnAnswerKprobe           *ebpf.ProgramSpec `ebpf:"on_answer_kprobe"`
 	OnBindDeniedKprobe       *ebpf.ProgramSpec `ebpf:"on_bind_denied_kprobe"`
 	OnBindDeniedKretprobe    *ebpf.ProgramSpec `ebpf:"on_bind_denied_kretprobe"`
 	OnBindKprobe             *ebpf.ProgramSpec `ebpf:"on_bind_kprobe"`
@@ -147,6 +155,8 @@ type LegacyProgramSpecs struct {
 	OnConnectPairExit        *ebpf.ProgramSpec `ebpf:"on_connect_pair_exit"`
 	OnConnectSentKprobe      *ebpf.ProgramSpec `ebpf:"on_connect_sent_kprobe"`
 	OnConnectSentKretprobe   *ebpf.ProgramSpec `ebpf:"on_connect_sent_kretprobe"`
+	OnDatagram4Kprobe        *ebpf.ProgramSpec `ebpf:"on_datagram4_kprobe"`
+	OnDatagram6Kprobe        *ebpf.ProgramSpec `ebpf:"on_datagram6_kprobe"`
 	OnExecBegins             *ebpf.ProgramSpec `ebpf:"on_exec_begins"`
 	OnExecEnds               *ebpf.ProgramSpec `ebpf:"on_exec_ends"`
 	OnExecTracepoint         *ebpf.ProgramSpec `ebpf:"on_exec_tracepoint"`
@@ -159,6 +169,9 @@ type LegacyProgramSpecs struct {
 	OnListenKretprobe        *ebpf.ProgramSpec `ebpf:"on_listen_kretprobe"`
 	OnListenPairEnter        *ebpf.ProgramSpec `ebpf:"on_listen_pair_enter"`
 	OnListenPairExit         *ebpf.ProgramSpec `ebpf:"on_listen_pair_exit"`
+	OnQuestion6Kprobe        *ebpf.ProgramSpec `ebpf:"on_question6_kprobe"`
+	OnQuestion6OldKprobe     *ebpf.ProgramSpec `ebpf:"on_question6_old_kprobe"`
+	OnQuestionKprobe         *ebpf.ProgramSpec `ebpf:"on_question_kprobe"`
 	OnStateKprobe            *ebpf.ProgramSpec `ebpf:"on_state_kprobe"`
 	OnStateTracepoint        *ebpf.ProgramSpec `ebpf:"on_state_tracepoint"`
 }
@@ -175,6 +188,7 @@ type LegacyMapSpecs struct {
 	Execs    *ebpf.MapSpec `ebpf:"execs"`
 	Options  *ebpf.MapSpec `ebpf:"options"`
 	Owners   *ebpf.MapSpec `ebpf:"owners"`
+	Peers    *ebpf.MapSpec `ebpf:"peers"`
 	Scratch  *ebpf.MapSpec `ebpf:"scratch"`
 	Told     *ebpf.MapSpec `ebpf:"told"`
 }
@@ -213,6 +227,7 @@ type LegacyMaps struct {
 	Execs    *ebpf.Map `ebpf:"execs"`
 	Options  *ebpf.Map `ebpf:"options"`
 	Owners   *ebpf.Map `ebpf:"owners"`
+	Peers    *ebpf.Map `ebpf:"peers"`
 	Scratch  *ebpf.Map `ebpf:"scratch"`
 	Told     *ebpf.Map `ebpf:"told"`
 }
@@ -227,6 +242,7 @@ func (m *LegacyMaps) Close() error {
 		m.Execs,
 		m.Options,
 		m.Owners,
+		m.Peers,
 		m.Scratch,
 		m.Told,
 	)
@@ -249,6 +265,7 @@ type LegacyPrograms struct {
 	OnAcceptKprobe           *ebpf.Program `ebpf:"on_accept_kprobe"`
 	OnAcceptPairEnter        *ebpf.Program `ebpf:"on_accept_pair_enter"`
 	OnAcceptPairExit         *ebpf.Program `ebpf:"on_accept_pair_exit"`
+	OnAnswerKprobe           *ebpf.Program `ebpf:"on_answer_kprobe"`
 	OnBindDeniedKprobe       *ebpf.Program `ebpf:"on_bind_denied_kprobe"`
 	OnBindDeniedKretprobe    *ebpf.Program `ebpf:"on_bind_denied_kretprobe"`
 	OnBindKprobe             *ebpf.Program `ebpf:"on_bind_kprobe"`
@@ -266,6 +283,8 @@ type LegacyPrograms struct {
 	OnConnectPairExit        *ebpf.Program `ebpf:"on_connect_pair_exit"`
 	OnConnectSentKprobe      *ebpf.Program `ebpf:"on_connect_sent_kprobe"`
 	OnConnectSentKretprobe   *ebpf.Program `ebpf:"on_connect_sent_kretprobe"`
+	OnDatagram4Kprobe        *ebpf.Program `ebpf:"on_datagram4_kprobe"`
+	OnDatagram6Kprobe        *ebpf.Program `ebpf:"on_datagram6_kprobe"`
 	OnExecBegins             *ebpf.Program `ebpf:"on_exec_begins"`
 	OnExecEnds               *ebpf.Program `ebpf:"on_exec_ends"`
 	OnExecTracepoint         *ebpf.Program `ebpf:"on_exec_tracepoint"`
@@ -278,6 +297,9 @@ type LegacyPrograms struct {
 	OnListenKretprobe        *ebpf.Program `ebpf:"on_listen_kretprobe"`
 	OnListenPairEnter        *ebpf.Program `ebpf:"on_listen_pair_enter"`
 	OnListenPairExit         *ebpf.Program `ebpf:"on_listen_pair_exit"`
+	OnQuestion6Kprobe        *ebpf.Program `ebpf:"on_question6_kprobe"`
+	OnQuestion6OldKprobe     *ebpf.Program `ebpf:"on_question6_old_kprobe"`
+	OnQuestionKprobe         *ebpf.Program `ebpf:"on_question_kprobe"`
 	OnStateKprobe            *ebpf.Program `ebpf:"on_state_kprobe"`
 	OnStateTracepoint        *ebpf.Program `ebpf:"on_state_tracepoint"`
 }
@@ -291,6 +313,7 @@ func (p *LegacyPrograms) Close() error {
 		p.OnAcceptKprobe,
 		p.OnAcceptPairEnter,
 		p.OnAcceptPairExit,
+		p.OnAnswerKprobe,
 		p.OnBindDeniedKprobe,
 		p.OnBindDeniedKretprobe,
 		p.OnBindKprobe,
@@ -308,6 +331,8 @@ func (p *LegacyPrograms) Close() error {
 		p.OnConnectPairExit,
 		p.OnConnectSentKprobe,
 		p.OnConnectSentKretprobe,
+		p.OnDatagram4Kprobe,
+		p.OnDatagram6Kprobe,
 		p.OnExecBegins,
 		p.OnExecEnds,
 		p.OnExecTracepoint,
@@ -320,6 +345,9 @@ func (p *LegacyPrograms) Close() error {
 		p.OnListenKretprobe,
 		p.OnListenPairEnter,
 		p.OnListenPairExit,
+		p.OnQuestion6Kprobe,
+		p.OnQuestion6OldKprobe,
+		p.OnQuestionKprobe,
 		p.OnStateKprobe,
 		p.OnStateTracepoint,
 	)

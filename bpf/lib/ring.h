@@ -153,6 +153,7 @@ struct {
 struct scratch {
 	u32 cpu;
 	u32 pad;
+	u64 told; /* the sk_buff that was told last */
 	union { /* the types are named for BTF, where a test compares them with their Go twins */
 		struct rec_exec exec;
 		struct rec_fork fork;
@@ -160,7 +161,7 @@ struct scratch {
 		struct rec_socket socket;
 		struct rec_dns dns;
 		struct rec_cgroup cgroup;
-		u64 room[576];
+		u64 room[1100];
 	} record;
 };
 

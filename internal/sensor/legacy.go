@@ -69,6 +69,13 @@ var legacyHooks = []hook{
 			both("on_listen_denied", "security_socket_listen"))},
 		{"tracepoint_pair", []string{"on_listen_pair_enter", "on_listen_pair_exit"}},
 	}},
+	{"datagram", []event.ID{event.KindConnect}, []tier{
+		{"kprobe", []string{"on_datagram4_kprobe", "on_datagram6_kprobe@udpv6_sendmsg?"}},
+	}},
+	{"dns", []event.ID{event.KindDNS}, []tier{
+		{"kprobe", []string{"on_question_kprobe", "on_question6_kprobe@ip6_send_skb?", "on_question6_old_kprobe@ip6_local_out?",
+			"on_answer_kprobe@__udp_enqueue_schedule_skb?", "on_answer_kprobe@sock_queue_rcv_skb?"}},
+	}},
 	{"cgroup", []event.ID{event.KindContainer}, []tier{
 		{"tracepoint", []string{"on_cgroup_mkdir_tracepoint", "on_cgroup_rmdir_tracepoint", "on_cgroup_rename_tracepoint"}},
 	}},

@@ -29,8 +29,8 @@ type perfBuffer struct {
 	at    []perfSample
 	next  int    // the first of at that was not taken yet
 	until uint64 // later ones are not taken: older ones of other CPUs may be on their way
-	lost  atomic.Uint64
-	bad   atomic.Uint64 // samples that are malformed
+	lost  atomic.Uint64 // by the kernel's own count
+	bad   atomic.Uint64 // entries that are malformed
 }
 
 type perfSample struct {
@@ -132,8 +132,8 @@ func (b *perfBuffer) refill(until uint64) {
 	b.bytes, b.spare = b.spare[:0], old
 	at := b.at[:0]
 	for _, s := range b.at[b.next:] {
-		from := len(b.bytes)
-		b.bytes = append(b.bytes, old[s.from:s.to]...)
+		from := (len(b.bytes) + 7) &^ 7
+		b.bytes = append(slices.Grow(b.bytes, s.to-s.from+8)[:from], old[s.from:s.to]...)
 		at = append(at, perfSample{s.time, from, len(b.bytes)})
 	}
 	b.at, b.next = at, 0
@@ -143,6 +143,11 @@ func (b *perfBuffer) refill(until uint64) {
 	for i := range b.rings {
 		b.drain(&b.rings[i])
 	}
+	b.order()
+}
+
+// order sorts what was taken; of records of the same time, those of one CPU stay in order.
+func (b *perfBuffer) order() {
 	slices.SortStableFunc(b.at, func(x, y perfSample) int {
 		switch {
 		case x.time < y.time:

@@ -198,9 +198,6 @@ var notOfBPF = []event.ID{
 	event.KindMount, event.KindUser, event.KindPolicy,
 }
 
-// notOfLegacy are the kinds that the legacy object does not report.
-var notOfLegacy = []event.ID{event.KindDNS}
-
 // Every program is in a tier, every tier's programs exist in the object of each architecture,
 // and each kind has a hook.
 func TestHooksComplete(t *testing.T) {
@@ -235,7 +232,7 @@ func TestHooksComplete(t *testing.T) {
 				}
 			}
 			for _, k := range event.Kinds {
-				if !slices.Contains(notOfBPF, k.ID) && !(o.perf && slices.Contains(notOfLegacy, k.ID)) && !hooked[k.ID] {
+				if !slices.Contains(notOfBPF, k.ID) && !hooked[k.ID] {
 					t.Errorf("%s: no hook reports %s", o.name, k.Name)
 				}
 			}
