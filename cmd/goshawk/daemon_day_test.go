@@ -36,13 +36,6 @@ func (c *dayClock) Now() time.Time {
 	return c.now
 }
 
-func (c *dayClock) set(need int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.need = need
-	c.move()
-}
-
 // move wakes the next sleeper when all sleep; c.mu is held.
 func (c *dayClock) move() {
 	if len(c.sleepers) < c.need || len(c.sleepers) == 0 {
@@ -91,8 +84,9 @@ func TestDaemonDay(t *testing.T) {
 	s.Config = fmt.Sprintf(conf, "")
 	r := rand.New(rand.NewPCG(1, 2))
 	faults := map[string]int{}
+	awake := false // nothing fails, and so nobody waits, before all who sleep by the clock are there
 	s.Fault = func(w http.ResponseWriter, req *http.Request, body []byte) bool {
-		if req.URL.Path == remotetest.Enroll && len(s.Enrolled) == 0 || r.IntN(10) > 0 {
+		if !awake || r.IntN(10) > 0 {
 			return false
 		}
 		kinds := []string{"500", "502 without a word", "error", "forgotten", "closed", "cut", "slow", "html", "done and closed", "gzip refused"}
@@ -153,7 +147,8 @@ func TestDaemonDay(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
-	clock := &dayClock{now: begin, need: 1, sleepers: map[*sleeper]bool{}}
+	// The scheduler, two drains, the relay of statuses, the refresh and distributed queries.
+	clock := &dayClock{now: begin, need: 6, sleepers: map[*sleeper]bool{}}
 	out := &said{}
 	d, err := newDaemonRun(flags, problems, out)
 	if err != nil {
@@ -178,8 +173,7 @@ func TestDaemonDay(t *testing.T) {
 		}
 	}
 	waitFor("ready", func() bool { return strings.Contains(out.String(), "ready:") })
-	// The scheduler, two drains, the relay of statuses, the refresh and distributed queries.
-	clock.set(6)
+	s.Do(func() { awake = true })
 	asked := 0
 	for hour := range 24 {
 		waitFor(fmt.Sprintf("hour %d", hour), func() bool { return clock.Now().After(begin.Add(time.Duration(hour) * time.Hour)) })
