@@ -21,6 +21,7 @@ const (
 	Late      = "late"      // of those delivered: told after others that happened later, while several sources run
 	Expired   = "expired"   // events delivered to the store that have left it since, by Reason
 	Evicted   = "evicted"   // state (not events) given up to stay within a bound, by Reason
+	Failed    = "failed"    // questions put to others (not events) that brought no answer, by Reason
 )
 
 // Count is a monotonic counter of a source, the store or a sink.

@@ -102,6 +102,15 @@ func (fs FS) CgroupControllers() ([]string, error) {
 	return out, nil
 }
 
+// Cgroup2Hierarchy returns the cgroup v2 hierarchy, and its name; "" where it is not mounted.
+func (fs FS) Cgroup2Hierarchy() (Hierarchy, string) {
+	all, err := fs.Hierarchies()
+	if err != nil || len(all) == 0 || all[0].ID != 0 || all[0].Mount == "" {
+		return Hierarchy{}, ""
+	}
+	return all[0], "cgroup2"
+}
+
 // Cgroup2 returns where the cgroup v2 hierarchy is mounted.
 func (fs FS) Cgroup2() (string, error) {
 	all, err := fs.Hierarchies()
