@@ -271,8 +271,9 @@ func (l *loader) findCgroup2() error {
 	return nil
 }
 
-// attachAll attaches every hook that a wanted kind needs.
-func (l *loader) attachAll(hooks []hook, wanted uint64) ([]*attached, error) {
+// attachAll attaches every hook that a wanted kind needs. It fails when not one of those that
+// were asked for works.
+func (l *loader) attachAll(hooks []hook, wanted, asked uint64) ([]*attached, error) {
 	if err := l.checkForced(hooks); err != nil {
 		return nil, err
 	}
@@ -287,13 +288,24 @@ func (l *loader) attachAll(hooks []hook, wanted uint64) ([]*attached, error) {
 		if err := l.attach(a); errors.Is(err, unix.EPERM) {
 			denied = err
 		}
-		if a.tier != nil {
+		if a.tier != nil && kindMask(hooks[i].kinds)&asked != 0 {
 			works++
 		}
 		all = append(all, a)
 	}
 	if works > 0 {
 		return all, nil
+	}
+	var errs []error
+	all = slices.DeleteFunc(all, func(a *attached) bool {
+		if kindMask(a.hook.kinds)&asked != 0 {
+			return false
+		}
+		errs = append(errs, a.close())
+		return true
+	})
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	if denied != nil && os.Geteuid() != 0 {
 		return nil, fmt.Errorf("attach BPF programs: %w", denied)

@@ -35,6 +35,7 @@ const (
 // Options say what to sense. The zero Options sense everything with the running kernel's BTF.
 type Options struct {
 	Kinds         []event.ID        // nil means all
+	Also          []event.ID        // kinds that help to complete the others: sensed when they can be
 	Tiers         map[string]string // hook → the only tier to try
 	CriticalBytes int               // size of the ring for critical kinds: a power of two, a page or more
 	BulkBytes     int               // size of the ring for the others
@@ -99,7 +100,11 @@ func (s *Sensor) open() error {
 	if err != nil {
 		return fmt.Errorf("read BPF object: %w", err)
 	}
-	wanted := kindMask(o.Kinds)
+	asked := kindMask(o.Kinds)
+	wanted := asked
+	for _, k := range o.Also {
+		wanted |= 1 << k
+	}
 	cache := btf.NewCache()
 	if err := configure(s.object, spec, o, wanted, cache); err != nil {
 		return err
@@ -131,7 +136,7 @@ func (s *Sensor) open() error {
 	}
 
 	l.maps = s.maps
-	s.hooks, err = l.attachAll(s.object.hooks, wanted)
+	s.hooks, err = l.attachAll(s.object.hooks, wanted, asked)
 	if err = errors.Join(err, l.close()); err != nil {
 		return err
 	}
