@@ -41,7 +41,7 @@ func (h *host) ask(*cobra.Command) (q querier, done func() error, err error) {
 	if log.reader, log.err = store.OpenReader(h.store()); errors.Is(log.err, store.ErrMissing) {
 		log.err = nil // nothing has happened yet
 	}
-	env := here()
+	env := here(h.hostRoot)
 	env.InstanceID = readInstance(h.store())
 	engine, err := sql.Open(relations(env, nil, log), sql.Options{})
 	if err != nil {

@@ -201,8 +201,12 @@ func (d *daemon) open(ctx context.Context, memory *memory, out io.Writer) (err e
 		Schedule: d.scheduleRows, Packs: d.packRows,
 	}
 	d.engines = &engines{memory: memory}
+	var containers agent.Containers
+	if d.watch.containers != nil {
+		containers = d.watch.containers.table
+	}
 	d.agent = agent.New(agent.Options{
-		Inputs: d.inputs(), Processes: d.watch.processes, Store: d.watch.store, StoreCounts: d.counts,
+		Inputs: d.inputs(), Processes: d.watch.processes, Containers: containers, Store: d.watch.store, StoreCounts: d.counts,
 		BootID: d.watch.bootID, Peak: fs.SelfPeak, Own: d.own, Warn: d.warn,
 	})
 	if d.remote, err = d.openRemote(); err != nil {
@@ -242,7 +246,7 @@ func (d *daemon) inputs() []agent.Input {
 	if d.watch.sources == nil {
 		return []agent.Input{{Name: "none", Source: idle{}}}
 	}
-	return d.watch.sources.inputs()
+	return d.watch.inputs()
 }
 
 func (d *daemon) own(e event.Event) bool { return d.watch.sources != nil && d.watch.sources.own(e) }

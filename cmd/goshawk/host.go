@@ -17,11 +17,13 @@ type host struct {
 	rootDir  string
 	storeDir string
 	socket   string
+	hostRoot string
 }
 
 func (h *host) flags(f *pflag.FlagSet) {
 	f.StringVar(&h.rootDir, "root-dir", "/", "directory below which all files of goshawk lie")
 	f.StringVar(&h.storeDir, "store-dir", "", "directory of the event store (default <root-dir>/var/lib/goshawk)")
+	f.StringVar(&h.hostRoot, "host-root", "/", "where the root directory of the host is, for goshawk in a container")
 	f.StringVar(&h.socket, "socket", "", "socket of the running agent (default <root-dir>/run/goshawk/goshawk.sock)")
 }
 

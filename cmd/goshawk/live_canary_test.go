@@ -64,7 +64,7 @@ func links(t *testing.T, pid int, program string) []link.Link {
 // TestLiveCanary detaches programs of a running agent, as anybody with CAP_BPF can: it
 // tells of that, as a loss, in its tables and on standard error, and of nothing else.
 func TestLiveCanary(t *testing.T) {
-	l := startRun(t, t.TempDir(), "--format", "json", "--canary-interval", "1s")
+	l := startRun(t, t.TempDir(), "--format", "json", "--canary-interval", "1s", "--container-runtime", "none")
 	socket := "--socket=" + filepath.Join(l.root, "run/goshawk/goshawk.sock")
 	ask := func(sql string) string {
 		t.Helper()

@@ -7,7 +7,7 @@ import (
 
 // lookup returns the process table's way to ask /proc about one process. It belongs to
 // the goroutine of the agent's loop.
-func lookup(dir *procfs.Dir) func(pid uint32, into *event.Exec) bool {
+func lookup(dir *procfs.Dir, c *containers) func(pid uint32, into *event.Exec) bool {
 	var stat procfs.Stat
 	return func(pid uint32, into *event.Exec) bool {
 		p, err := dir.Process(int(pid))
@@ -30,6 +30,7 @@ func lookup(dir *procfs.Dir) func(pid uint32, into *event.Exec) bool {
 		if args, cut, err := p.Cmdline(); err == nil {
 			into.Args, into.ArgsLength, into.ArgsTruncated = string(args), uint64(len(args)), cut
 		}
+		c.place(p, &into.Header)
 		return true
 	}
 }

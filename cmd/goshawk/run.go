@@ -26,6 +26,10 @@ type runOptions struct {
 	ringSize int
 	canary   time.Duration
 
+	container string
+	pod       string
+	runtimes  []string
+
 	stopOwner, withOwner bool // of audit
 	idle                 bool // nothing is watched: the daemon without events
 
@@ -85,11 +89,14 @@ and in the table goshawk_hooks. What it does for that is not printed and not kep
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print no events, only keep them for goshawk query")
 	f.StringSliceVar(&o.kinds, "kinds", nil, "kinds of event to observe, with commas (default all): "+strings.Join(kindNames(), ","))
 	f.StringVar(&o.where, "where", "", "print only events that this SQL expression over the native columns is true of")
+	f.StringVar(&o.container, "container", "", "print only events of this container, by name or the beginning of its id")
+	f.StringVar(&o.pod, "pod", "", "print only events of this Kubernetes pod, as NAME or NAMESPACE/NAME")
 	f.DurationVar(&o.duration, "duration", 0, "stop after this time, as 10s or 5m (default: run until stopped)")
 	f.StringVar(&o.source, "source", "auto", "where events come from: auto, ebpf, audit, or both (audit for what eBPF does not tell of)")
 	f.BoolVar(&o.stopOwner, "stop-auditd", false, "end the process that owns audit, and take its place")
 	f.BoolVar(&o.withOwner, "audit-with-auditd", false, "add rules although audit has an owner, which gets their records too")
 	o.sensing.flags(f)
+	f.StringSliceVar(&o.runtimes, "container-runtime", []string{"auto"}, "whom to ask for names of containers: auto (all that are found), none, or RUNTIME=SOCKET with commas, as docker=/run/docker.sock; runtimes are docker, podman, containerd, cri-o")
 	f.StringSliceVar(&o.env, "env", nil, "environment variables to keep with each exec, by NAME, with commas (default none)")
 	f.IntVar(&o.ringSize, "ring-size", 0, "bytes of each of the two kernel rings, a power of two (default 2 MiB for exec, fork and exit, 4 MiB for the others)")
 	f.DurationVar(&o.canary, "canary-interval", 5*time.Minute, "how often to try whether each hook still tells what happens; 0 is never")
@@ -140,6 +147,9 @@ func (o *runOptions) check() error {
 		if name == "" || strings.ContainsAny(name, "=\x00") {
 			return failf(exitUsage, "--env: %q is no name of a variable", name)
 		}
+	}
+	if _, err := o.endpoints(); err != nil {
+		return err
 	}
 	return o.sensing.check()
 }

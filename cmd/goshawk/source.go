@@ -14,7 +14,6 @@ import (
 	"github.com/goshawk-project/goshawk/internal/audit"
 	"github.com/goshawk-project/goshawk/internal/canary"
 	"github.com/goshawk-project/goshawk/internal/event"
-	"github.com/goshawk-project/goshawk/internal/process"
 	"github.com/goshawk-project/goshawk/internal/procfs"
 	"github.com/goshawk-project/goshawk/internal/sensor"
 )
@@ -49,7 +48,7 @@ func (o *runOptions) openSources(fs procfs.FS, bootID string, tell func(string))
 	var refused error // why eBPF cannot run
 	if o.source != "audit" && (o.source == "ebpf" || wants(asked, sensor.Kinds())) {
 		s.ebpf, refused = sensor.Open(sensor.Options{
-			Kinds: asked, Tiers: o.forced(), BTF: types, Object: o.object, CriticalBytes: o.ringSize, BulkBytes: o.ringSize,
+			Kinds: asked, Also: []event.ID{event.KindContainer}, Tiers: o.forced(), BTF: types, Object: o.object, CriticalBytes: o.ringSize, BulkBytes: o.ringSize,
 			Env: o.env, BootID: bootID, FS: fs,
 		})
 		if refused != nil && o.source != "auto" {
@@ -178,21 +177,21 @@ func (s *sources) inputs() []agent.Input {
 	return all
 }
 
-// seed tells the process table of what runs already. What starts from here on is on its
+// seed tells of what runs already. What starts from here on is on its
 // way in a source already.
-func (s *sources) seed(ctx context.Context, proc *procfs.Dir, t *process.Table) error {
+func (s *sources) seed(ctx context.Context, proc *procfs.Dir, c *containers, yield func(*event.Exec)) error {
 	if s.ebpf != nil {
-		return s.ebpf.Seed(ctx, t.Seed)
+		return s.ebpf.Seed(ctx, yield)
 	}
 	pids, err := proc.Pids(nil)
 	if err != nil {
 		return err
 	}
-	look := lookup(proc)
+	look := lookup(proc, c)
 	for _, pid := range pids {
 		var e event.Exec
 		if look(uint32(pid), &e) {
-			t.Seed(&e)
+			yield(&e)
 		}
 	}
 	return ctx.Err()

@@ -25,11 +25,12 @@ import (
 
 // watch is an agent's parts while it runs, in the order in which they were opened.
 type watch struct {
-	bootID    string
-	store     *store.Store
-	sources   *sources
-	proc      *procfs.Dir
-	processes *process.Table
+	bootID     string
+	store      *store.Store
+	sources    *sources
+	proc       *procfs.Dir
+	processes  *process.Table
+	containers *containers
 }
 
 // open opens what the agent works with. On an error nothing stays open.
@@ -40,7 +41,7 @@ func (o *runOptions) open(ctx context.Context, warn func(string)) (w *watch, err
 			err = errors.Join(err, w.close())
 		}
 	}()
-	f := procfs.At("")
+	f := procfs.At(o.hostRoot)
 	boot, err := f.BootID()
 	if err != nil {
 		return w, err
@@ -61,20 +62,46 @@ func (o *runOptions) open(ctx context.Context, warn func(string)) (w *watch, err
 	if w.proc, err = f.Open(); err != nil {
 		return w, err
 	}
-	w.processes = process.New(process.Options{BootID: w.bootID, Lookup: lookup(w.proc)})
 	if o.idle {
+		w.processes = process.New(process.Options{BootID: w.bootID})
 		return w, nil
 	}
-	if err = w.sources.seed(ctx, w.proc, w.processes); err != nil {
+	if w.containers, err = o.openContainers(f, w.bootID, warn); err != nil {
+		return w, err
+	}
+	w.processes = process.New(process.Options{
+		BootID: w.bootID, Lookup: lookup(w.proc, w.containers),
+		Place: w.place,
+	})
+	if err = w.sources.seed(ctx, w.proc, w.containers, func(e *event.Exec) {
+		if e.CgroupID == 0 && e.CgroupV1 == 0 {
+			w.place(&e.Header)
+		}
+		w.processes.Seed(e)
+		w.containers.table.Seed(e)
+	}); err != nil {
 		return w, fmt.Errorf("read running processes: %w", err)
 	}
 	return w, nil
+}
+
+// inputs are all that tells the agent something.
+func (w *watch) inputs() []agent.Input { return append(w.sources.inputs(), w.containers.inputs()...) }
+
+// place puts the cgroups that a process is in now into its header.
+func (w *watch) place(h *event.Header) {
+	if p, err := w.proc.Process(int(h.PID)); err == nil {
+		w.containers.place(p, h)
+	}
 }
 
 func (w *watch) close() error {
 	var errs []error
 	if w.sources != nil {
 		errs = append(errs, w.sources.close())
+	}
+	if w.containers != nil {
+		errs = append(errs, w.containers.close())
 	}
 	if w.proc != nil {
 		errs = append(errs, w.proc.Close())
@@ -114,19 +141,19 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 	var outputs []agent.Output
 	var gone <-chan struct{} // closed when the reader of standard output went away
 	if !o.quiet {
-		stdout := sink.NewStream(out, sink.Options{Name: "stdout", Encode: o.encoder(out, w.processes), Filter: filter})
+		stdout := sink.NewStream(out, sink.Options{Name: "stdout", Encode: o.encoder(out, w.processes), Filter: both(o.inContainer(), filter)})
 		outputs = append(outputs, agent.Output{Name: "stdout", Sink: stdout, Counts: stdout.Counts, Close: stdout.Close})
 		gone = stdout.Failed()
 	}
 	a := agent.New(agent.Options{
-		Inputs:    w.sources.inputs(),
-		Processes: w.processes,
-		Store:     w.store, StoreCounts: w.store.Counts,
+		Inputs:    w.inputs(),
+		Processes: w.processes, Containers: w.containers.table,
+		Store: w.store, StoreCounts: w.store.Counts,
 		Outputs: outputs,
 		BootID:  w.bootID, Peak: procfs.At("").SelfPeak, Own: w.sources.own, Warn: warn,
 	})
 
-	env := here()
+	env := here(o.hostRoot)
 	env.StartTime, env.Flags = time.Now(), o.osqueryFlags
 	if env.InstanceID, err = makeInstance(o.store()); err != nil {
 		warn(fmt.Sprintf("keep the identity of this installation: %v", err))

@@ -32,14 +32,14 @@ func relationsWith(env *table.Env, status func(context.Context) (table.SelfStatu
 }
 
 // here is what tables are told of this host when no agent runs.
-func here() *table.Env {
-	return &table.Env{FS: procfs.At(""), Flags: func() []table.Flag { return flagRows(config.Defaults(), nil) }}
+func here(hostRoot string) *table.Env {
+	return &table.Env{FS: procfs.At(hostRoot), HostRoot: hostRoot, Flags: func() []table.Flag { return flagRows(config.Defaults(), nil) }}
 }
 
 // definitions are the tables without anything behind them.
 func definitions() []*schema.Def {
 	var defs []*schema.Def
-	for _, r := range relations(here(), nil, nil) {
+	for _, r := range relations(here(""), nil, nil) {
 		defs = append(defs, r.Def())
 	}
 	return defs

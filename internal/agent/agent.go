@@ -35,6 +35,16 @@ type Store interface {
 	Commit(ctx context.Context) error
 }
 
+// Containers says which container each event belongs to. It is called by the agent's
+// goroutine alone.
+type Containers interface {
+	// Complete fills in the container of e, and reports whether e is to be kept.
+	Complete(e event.Event) bool
+	// Derived returns the events that followed from those completed since the last call.
+	Derived() []event.Event
+	Counts() []event.Count
+}
+
 // Sink is where events go to.
 type Sink interface {
 	// Offer takes a copy of events. It never blocks.
@@ -50,6 +60,9 @@ type Input struct {
 	Counts func() []event.Count // nil: none
 	// Lag is how long after they happened its events may come; 0: gather.
 	Lag time.Duration
+	// Aside: it tells what is known rather than what happened. Its events are put in no
+	// order of time, and with it alone the agent has nothing to wait for.
+	Aside bool
 }
 
 // Output is a sink with what it can tell about itself.
@@ -65,6 +78,7 @@ type Output struct {
 type Options struct {
 	Inputs      []Input
 	Processes   *process.Table
+	Containers  Containers // nil: none are looked for
 	Store       Store
 	StoreCounts func() []event.Count // nil: none
 	Outputs     []Output
@@ -109,6 +123,7 @@ type Agent struct {
 	seen     [event.MaxKind + 1]uint64 // events by kind, taken in
 	repeated [event.MaxKind + 1]uint64 // exits reported twice
 	ours     [event.MaxKind + 1]uint64 // of our own making
+	passed   [event.MaxKind + 1]uint64 // cgroups that are no containers'
 	batches  uint64
 	sources  []SourceStatus
 	losses   losses
@@ -148,7 +163,7 @@ func (a *Agent) setLag() {
 	active := 0
 	var longest time.Duration
 	for i, in := range a.opt.Inputs {
-		if a.sources[i].Active {
+		if a.sources[i].Active && !in.Aside {
 			active++
 			longest = max(longest, in.lag())
 		}
@@ -157,6 +172,16 @@ func (a *Agent) setLag() {
 	if active > 1 {
 		a.order.lag = uint64(longest)
 	}
+}
+
+// telling reports whether a source still tells what happens.
+func (a *Agent) telling() bool {
+	for i, in := range a.opt.Inputs {
+		if a.sources[i].Active && !in.Aside {
+			return true
+		}
+	}
+	return false
 }
 
 // ended is a source that has returned.
@@ -229,6 +254,9 @@ func (a *Agent) loop(ctx context.Context, stop func(), ends <-chan ended, draine
 			s := &a.sources[e.source]
 			s.Active = false
 			a.setLag()
+			if !a.telling() {
+				stop() // those that stand aside have nothing to wait for
+			}
 			if e.err != nil && !errors.Is(e.err, context.Canceled) {
 				s.Error = e.err.Error()
 				errs = append(errs, fmt.Errorf("source %s: %w", s.Name, e.err))
@@ -302,8 +330,13 @@ func (a *Agent) take(events []event.Event) []event.Event {
 			a.repeated[kind]++
 			continue
 		}
+		keep := a.opt.Containers == nil || a.opt.Containers.Complete(e)
 		if a.opt.Own(e) {
 			a.ours[kind]++
+			continue
+		}
+		if !keep {
+			a.passed[kind]++
 			continue
 		}
 		a.opt.Store.Append(e)
@@ -311,6 +344,11 @@ func (a *Agent) take(events []event.Event) []event.Event {
 	}
 	for i := range a.opt.Outputs {
 		a.opt.Outputs[i].Sink.Offer(news)
+	}
+	if a.opt.Containers != nil {
+		for _, e := range a.opt.Containers.Derived() {
+			a.emit(e)
+		}
 	}
 	return news
 }

@@ -78,6 +78,14 @@ func (a *Agent) counts() []event.Count {
 			all = append(all, event.Count{Source: "agent", Kind: event.ID(kind), What: event.Filtered, Reason: "canary", N: n})
 		}
 	}
+	for kind, n := range a.passed {
+		if n > 0 {
+			all = append(all, event.Count{Source: "agent", Kind: event.ID(kind), What: event.Filtered, Reason: "no_container", N: n})
+		}
+	}
+	if a.opt.Containers != nil {
+		all = append(all, a.opt.Containers.Counts()...)
+	}
 	all = a.order.counts(all)
 	all = append(all, a.opt.Processes.Counts()...)
 	if a.opt.StoreCounts != nil {

@@ -42,6 +42,9 @@ func (t *Table) Complete(e event.Event) bool {
 
 func (t *Table) exec(e *event.Exec) {
 	h := &e.Header
+	if h.CgroupID == 0 && h.CgroupV1 == 0 && t.opt.Place != nil && t.mayLook() {
+		t.opt.Place(h)
+	}
 	p := t.enter(h)
 	m := t.newImage(e)
 	switch {
@@ -102,8 +105,8 @@ func (t *Table) fork(e *event.Fork) {
 	if c.tty == "" {
 		c.tty = p.tty
 	}
-	if c.cgroup == 0 {
-		c.cgroup = p.cgroup
+	if c.cgroup == 0 && c.cgroupV1 == 0 {
+		c.cgroup, c.cgroupV1 = p.cgroup, p.cgroupV1
 	}
 	if e.ChildStart == 0 {
 		t.identify(c)
@@ -224,8 +227,8 @@ func (t *Table) fill(h *event.Header, p *entry) {
 	if h.TTY == "" {
 		h.TTY = p.tty
 	}
-	if h.CgroupID == 0 {
-		h.CgroupID = p.cgroup
+	if h.CgroupID == 0 && h.CgroupV1 == 0 {
+		h.CgroupID, h.CgroupV1 = p.cgroup, p.cgroupV1
 	}
 }
 

@@ -14,19 +14,27 @@ func (t *Table) look(pid uint32) answer {
 	if t.opt.Lookup == nil {
 		return absent
 	}
-	if s := t.now / 1e9; s != t.lookupSecond {
-		t.lookupSecond, t.lookups = s, 0
-	}
-	if t.lookups >= t.opt.MaxLookups {
-		t.limited++
+	if !t.mayLook() {
 		return limited
 	}
-	t.lookups++
 	t.found.Reset()
 	if !t.opt.Lookup(pid, &t.found) || t.found.PID != pid {
 		return absent
 	}
 	return found
+}
+
+// mayLook counts a look-up, and reports whether it may be made in this second.
+func (t *Table) mayLook() bool {
+	if s := t.now / 1e9; s != t.lookupSecond {
+		t.lookupSecond, t.lookups = s, 0
+	}
+	if t.lookups >= t.opt.MaxLookups {
+		t.limited++
+		return false
+	}
+	t.lookups++
+	return true
 }
 
 // ask looks p up, and reports whether it learnt something. It learns nothing of a

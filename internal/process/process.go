@@ -42,7 +42,10 @@ type Options struct {
 	// event; false when there is none. It is asked for processes whose start was missed.
 	// Nil means never.
 	Lookup func(pid uint32, into *event.Exec) bool
-	// MaxLookups bounds calls of Lookup in a second of event time.
+	// Place finds out in which cgroups a process is now, for a program started of which the
+	// record does not say. Nil means never.
+	Place func(h *event.Header)
+	// MaxLookups bounds calls of Lookup and of Place in a second of event time.
 	MaxLookups int
 }
 
@@ -89,6 +92,7 @@ type entry struct {
 
 	tty      string
 	cgroup   uint64
+	cgroupV1 uint64
 	pid      uint32
 	ppid     uint32
 	auid     uint32
@@ -117,7 +121,7 @@ type image struct {
 // What the Go heap holds for an entry, an image and a chain: the allocator's size
 // classes, with the entry's share of the map and the rounding of texts.
 const (
-	entryBytes = 160 + 48
+	entryBytes = 176 + 48
 	imageBytes = 80 + 16
 	chainBytes = 64 + 16
 )
@@ -269,6 +273,9 @@ func (t *Table) login(p *entry, h *event.Header) {
 	}
 	if h.CgroupID != 0 {
 		p.cgroup = h.CgroupID
+	}
+	if h.CgroupV1 != 0 {
+		p.cgroupV1 = h.CgroupV1
 	}
 }
 
