@@ -27,8 +27,8 @@ type perfBuffer struct {
 	bytes []byte
 	spare []byte // what bytes was before
 	at    []perfSample
-	next  int    // the first of at that was not taken yet
-	until uint64 // later ones are not taken: older ones of other CPUs may be on their way
+	next  int           // the first of at that was not taken yet
+	until uint64        // later ones are not taken: older ones of other CPUs may be on their way
 	lost  atomic.Uint64 // by the kernel's own count
 	bad   atomic.Uint64 // entries that are malformed
 }
