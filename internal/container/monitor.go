@@ -85,8 +85,9 @@ func parseMonitor(args [][]byte) (monitored, bool) {
 		}
 	case strings.HasPrefix(string(args[0]), "[lxc monitor] "):
 		// LXC puts it all into one argument: "[lxc monitor] /var/lib/lxc web".
-		words := strings.Fields(string(args[0]))
-		m = monitored{id: words[len(words)-1], runtime: LXC}
+		if words := strings.Fields(string(args[0])); len(words) > 3 {
+			m = monitored{id: words[len(words)-1], runtime: LXC}
+		}
 	case name == "runsc-sandbox":
 		m = monitored{id: string(args[len(args)-1]), runtime: "gvisor", bundle: value("--bundle")}
 	}
