@@ -56,7 +56,7 @@ func (l *lockedBuffer) String() string {
 func newClient(t *testing.T, s *remotetest.Server, change func(*Options)) *client {
 	t.Helper()
 	c := &client{t: t, server: s, now: time.Unix(1412098650, 0), said: &lockedBuffer{}}
-	o := Options{Hostname: s.Host, ServerCerts: s.CA, KeepAlive: true, Version: "5.23.1", Timeout: 500 * time.Millisecond}
+	o := Options{Hostname: s.Host, ServerCerts: s.CA, KeepAlive: true, Version: "5.23.1"}
 	if change != nil {
 		change(&o)
 	}
@@ -327,9 +327,11 @@ func TestTransport(t *testing.T) {
 	})
 	wantError("a connection that is closed without an answer", "EOF")
 	good("after it")
+	patient := c
+	c = newClient(t, s, func(o *Options) { o.Timeout = 500 * time.Millisecond })
+	c.config() // enrols
 	fault(func(w http.ResponseWriter, _ *http.Request) bool { time.Sleep(time.Second); return false })
 	wantError("an answer that comes late", "timeout awaiting response headers")
-	good("after it")
 	fault(func(w http.ResponseWriter, r *http.Request) bool {
 		for range 100 {
 			if _, err := io.WriteString(w, " "); err != nil {
@@ -341,6 +343,7 @@ func TestTransport(t *testing.T) {
 		return true
 	})
 	wantError("an answer that trickles", "the answer took longer than 500ms")
+	c = patient
 	good("after it")
 	fault(func(w http.ResponseWriter, _ *http.Request) bool {
 		for range 9 {
