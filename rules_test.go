@@ -39,7 +39,7 @@ var layers = []struct {
 	{"internal/process", []string{"internal/event", "internal/schema"}, "the process table completes events of any source, and reads no file"},
 	{"internal/container", []string{"internal/event", "internal/procfs", "internal/schema"}, "containers complete events of any source; what asks their runtimes knows neither processes nor the store"},
 	{"internal/store", []string{"internal/event", "internal/schema"}, "the store keeps events and knows neither SQL nor tables"},
-	{"internal/table", []string{"internal/event", "internal/procfs", "internal/schema"}, "tables are read by SQL and by other tools; they reach events through event.Log"},
+	{"internal/table", []string{"internal/container", "internal/event", "internal/procfs", "internal/schema"}, "tables are read by SQL and by other tools; they reach events through event.Log"},
 	{"internal/sql", []string{"internal/schema"}, "SQL scans relations, whatever is behind them"},
 	{"internal/state", []string{"internal/event"}, "what is kept is kept whoever means what by it"},
 	{"internal/schedule", []string{"internal/config", "internal/schema", "internal/sql", "internal/state"}, "the schedule asks an engine and fills queues, whoever answers and empties them"},

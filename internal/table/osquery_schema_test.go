@@ -54,9 +54,6 @@ var pending = []struct{ name, brings string }{
 	{"dns_resolvers", "network and certificate tables"},
 	{"iptables", "network and certificate tables"},
 
-	{"docker_containers", "container tables"},
-	{"docker_container_processes", "container tables"},
-
 	{"yara_file", "YARA, in the artefact that has it"},
 	{"yara_process", "YARA, in the artefact that has it"},
 }

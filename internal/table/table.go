@@ -42,6 +42,9 @@ type Env struct {
 	// it to list what All returns.
 	Tables func() []*schema.Def
 
+	// DockerSocket is Docker's socket, below HostRoot; "" is /run/docker.sock.
+	DockerSocket string
+
 	// ReadMax is the size in bytes of the largest file that is hashed (osquery's flag
 	// read_max); 0 is 50 MiB.
 	ReadMax int64
@@ -52,6 +55,7 @@ func All(env *Env) []schema.Relation {
 	var all []schema.Relation
 	all = append(all, processTables(env)...)
 	all = append(all, hostTables(env)...)
+	all = append(all, dockerTables(env)...)
 	if env.Tables == nil {
 		defs := make([]*schema.Def, len(all))
 		for i, r := range all {
