@@ -108,7 +108,7 @@ func deeds() {
 	must(unix.Chmod("linked", 0o4711))
 	must(os.Chown("linked", 12, -1))
 	must(os.Truncate("linked", 100))
-	must(unix.Setxattr("linked", "user.goshawk", []byte("v"), 0))
+	must(unix.Setxattr("linked", "trusted.goshawk", []byte("v"), 0))
 	fd, err := unix.Open(in("watched"), unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	must(err)
 	must(os.Chdir("/"))
