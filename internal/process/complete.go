@@ -84,6 +84,7 @@ func (t *Table) fork(e *event.Fork) {
 	}
 	switch {
 	case c != nil:
+		c.born = c.born || c.guessed // it was heard of first, right after
 	case e.ChildStart != 0:
 		c = t.add(e.ChildPID, e.ChildStart)
 		c.since = h.NTime
@@ -131,8 +132,8 @@ func (t *Table) exit(e *event.Exit) bool {
 	h := &e.Header
 	p := t.enter(h)
 	t.fill(h, p)
-	if e.DurationNs == event.Missing && (!p.guessed || p.born) && p.start != 0 && h.NTime > p.start {
-		e.DurationNs = h.NTime - p.start
+	if e.DurationNs == event.Missing && (!p.guessed || p.born) && p.start != 0 {
+		e.DurationNs = h.NTime - min(h.NTime, p.start) // 0 is less than the clock shows
 	}
 	if p.exitSeen {
 		return false
@@ -213,7 +214,7 @@ func (t *Table) fill(h *event.Header, p *entry) {
 	}
 	if h.PStart == 0 && h.PPID != 0 && h.PPID == p.ppid {
 		h.PStart = p.pstart
-		if q := t.parentOf(p); q != nil && q.start != 0 && (!q.coarse || p.coarse) {
+		if q := t.parentOf(p); q != nil && q.start != 0 && (!q.coarse || p.coarse || p.guessed) {
 			if q.guessed {
 				t.identify(q)
 			}

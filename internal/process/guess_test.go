@@ -104,6 +104,20 @@ func TestChildIsHeardOfFirst(t *testing.T) {
 	tab.Complete(f)
 	check(t, "child", f.ChildStart, e.Start)
 	check(t, "entries", tab.Len(), 2)
+	x := audited(exit(601, 20, 0)).(*event.Exit)
+	tab.Complete(x)
+	check(t, "it lived", x.DurationNs/ms, uint64(500))
+}
+
+// A parent that /proc told of is named with its start cut to a tick, as in its own events.
+func TestParentOfAGuess(t *testing.T) {
+	tab := New(Options{BootID: boot})
+	s := exec(0, 10, 100, 1, 0, "/bin/bash", "bash")
+	s.Source = "procfs"
+	tab.Seed(s)
+	e := audited(exec(205, 20, 0, 10, 0, "/bin/a", "a"))
+	tab.Complete(e)
+	check(t, "parent's start", e.Head().PStart/ms, uint64(100))
 }
 
 // With both sources the start is known, and nobody is entered twice.

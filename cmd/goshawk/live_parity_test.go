@@ -1,0 +1,243 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// parityKinds are the kinds that both sources tell.
+const parityKinds = "exec,fork,exit,connect,accept,bind,listen,close"
+
+// anyValue are columns that differ between two runs of one source; only whether they are
+// there is compared.
+var anyValue = []string{
+	"time", "ntime", "eid", "pid", "tid", "ppid", "process_id", "parent_process_id", "child_pid", "child_process_id", "child_ppid",
+	"duration_ns", "user_time_ns", "system_time_ns", "max_rss_bytes", "local_port", "remote_port", "socket_cookie", "net_namespace",
+	"cgroup_id", "ancestors", "session_id",
+}
+
+// parityWork does, below dir, what both sources tell of, and returns what names each event:
+// by pid of a child, or by port or path of a socket.
+func parityWork(t *testing.T, dir string) (names map[string]string) {
+	t.Helper()
+	names = map[string]string{}
+	start := func(name string, args ...string) *exec.Cmd {
+		t.Helper()
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Dir = dir
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		names[fmt.Sprint(cmd.Process.Pid)] = name
+		return cmd
+	}
+	many := []string{"/bin/echo"}
+	for i := range 300 {
+		many = append(many, fmt.Sprintf("argument %d", i))
+	}
+	for name, args := range map[string][]string{
+		"program": {"/bin/true", "two words", "\xff"}, "many arguments": many, "long argument": {"/bin/true", strings.Repeat("x y ", 5000)},
+		"script": {"./script", "one"}, "relative": {"./sub/../link", "x"}, "failure": {"/bin/sh", "-c", "exit 3"},
+	} {
+		start(name, args...).Wait()
+	}
+	killed := start("killed", "/bin/sleep", "60")
+	killed.Process.Kill()
+	killed.Wait()
+
+	for _, network := range []string{"tcp4", "tcp6", "unix"} {
+		address := map[string]string{"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0", "unix": filepath.Join(dir, "socket")}[network]
+		server, err := net.Listen(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		address = server.Addr().String()
+		port := address[strings.LastIndexByte(address, ':')+1:]
+		names[port] = network
+		client, err := net.Dial(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if own := client.LocalAddr().String(); network != "unix" {
+			names[own[strings.LastIndexByte(own, ':')+1:]] = network
+		}
+		peer, err := server.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		client.Close()
+		peer.Close()
+		server.Close()
+		if client, err := net.Dial(network, address); err == nil {
+			client.Close()
+			t.Fatalf("%s answers after its server is closed", address)
+		}
+	}
+	time.Sleep(300 * time.Millisecond)
+	return names
+}
+
+// parityRows runs the work under a source and returns its rows by what they tell of, each
+// a column's JSON by its name.
+func parityRows(t *testing.T, source string) map[string]map[string]string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "script"), []byte("#!/bin/sh -e\nexit 0\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/bin/true", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	l := startRun(t, t.TempDir(), "--format", "json", "--kinds", parityKinds, "--source", source)
+	names := parityWork(t, dir)
+	if code, stderr := l.stop(syscall.SIGTERM); code != 0 {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	f, err := os.Open(l.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	rows := map[string]map[string]string{}
+	add := func(name string, row map[string]string) {
+		if rows[name] != nil {
+			t.Errorf("%s tells twice of %s", source, name)
+		}
+		rows[name] = row
+	}
+	self := fmt.Sprint(os.Getpid())
+	for d := json.NewDecoder(f); ; {
+		var raw map[string]json.RawMessage
+		if err := d.Decode(&raw); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		row := map[string]string{}
+		for column, value := range raw {
+			// The directory's name is of this run.
+			row[column] = string(bytes.ReplaceAll(value, []byte(dir), []byte("DIR")))
+		}
+		kind := strings.Trim(row["kind"], `"`)
+		switch {
+		case kind == "fork" && row["pid"] == self && names[row["child_pid"]] != "":
+			add("fork: "+names[row["child_pid"]], row)
+		case (kind == "exec" || kind == "exit") && names[row["pid"]] != "":
+			add(kind+": "+names[row["pid"]], row)
+		case row["pid"] != self:
+		case kind == "listen" && source == "audit": // no address: told in the order of the work
+			for _, network := range []string{"tcp4", "tcp6", "unix"} {
+				if rows["listen: "+network] == nil {
+					add("listen: "+network, row)
+					break
+				}
+			}
+		case kind == "bind" && row["local_port"] == "": // port 0
+			if name := map[string]string{`"127.0.0.1"`: "tcp4", `"::1"`: "tcp6"}[row["local_address"]]; name != "" {
+				// package net tries what the host can do, once, with port 0 and ::1.
+				rows[kind+": "+name] = row
+			}
+		default:
+			name := names[row["remote_port"]]
+			if name == "" || kind == "bind" || kind == "listen" {
+				name = names[row["local_port"]]
+			}
+			if row["socket_path"] == `"DIR/socket"` || kind == "accept" && row["family"] == `"unix"` {
+				name = "unix"
+			}
+			if name == "" {
+				break
+			}
+			if kind == "connect" && strings.Contains(row["result"], "REFUSED") || strings.Contains(row["result"], "ENOENT") {
+				name += " refused"
+			}
+			if kind == "close" {
+				rows["close: "+name] = row // of each side
+				break
+			}
+			if kind == "connect" && rows["connect: "+name] != nil { // not known how it ended
+				name += " refused"
+			}
+			add(kind+": "+name, row)
+		}
+	}
+	return rows
+}
+
+// differs is a line of the table in docs/sources.md: | kind | column | … |.
+var differs = regexp.MustCompile(`(?m)^\| (all|[a-z]+) \| (?:` + "`([a-z0-9_]+)`" + `|the row) \|`)
+
+// TestLiveParity does the same under both sources. Where their rows differ, docs/sources.md
+// says so and why; and what it says is so.
+func TestLiveParity(t *testing.T) {
+	needAudit(t)
+	doc, err := os.ReadFile("../../docs/sources.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]bool{}
+	for _, m := range differs.FindAllStringSubmatch(string(doc), -1) {
+		documented[m[1]+"."+m[2]] = false
+	}
+	if len(documented) < 10 {
+		t.Fatalf("docs/sources.md names %d differences", len(documented))
+	}
+	found := func(kind, column, what string) {
+		for _, k := range []string{"all." + column, kind + "." + column} {
+			if _, ok := documented[k]; ok {
+				documented[k] = true
+				return
+			}
+		}
+		t.Errorf("docs/sources.md does not say: %s", what)
+	}
+	ebpf, audit := parityRows(t, "ebpf"), parityRows(t, "audit")
+	for _, name := range slices.Sorted(maps.Keys(ebpf)) {
+		kind, _, _ := strings.Cut(name, ": ")
+		a, b := ebpf[name], audit[name]
+		if b == nil {
+			found(kind, "", name+" is told by eBPF only")
+			continue
+		}
+		columns := maps.Clone(a)
+		maps.Copy(columns, b)
+		for _, column := range slices.Sorted(maps.Keys(columns)) {
+			x, y := a[column], b[column]
+			if x == y || x != "" && y != "" && slices.Contains(anyValue, column) {
+				continue
+			}
+			found(kind, column, fmt.Sprintf("%s: %s is %.200s by eBPF, %.200s by audit", name, column, x, y))
+		}
+	}
+	for name := range audit {
+		if kind, _, _ := strings.Cut(name, ": "); ebpf[name] == nil {
+			found(kind, "", name+" is told by audit only")
+		}
+	}
+	for k, seen := range documented {
+		if kind, _, _ := strings.Cut(k, "."); !seen && (kind == "all" || strings.Contains(parityKinds, kind)) {
+			t.Errorf("docs/sources.md says that %s differs, and it did not", k)
+		}
+	}
+	for _, want := range []string{"exec: script", "exit: failure", "fork: program", "connect: tcp6", "accept: unix", "bind: tcp4", "listen: tcp4"} {
+		if ebpf[want] == nil || audit[want] == nil {
+			t.Errorf("%s is not told by both", want)
+		}
+	}
+}
