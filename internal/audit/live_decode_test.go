@@ -129,9 +129,10 @@ func deeds() {
 func wanted(dir string, port, sleep string) []string {
 	w := filepath.Join(dir, "watched")
 	q := func(s string) string { return strings.ReplaceAll(s, " ", `\u0020`) }
+	program := func(name string) string { return must1(filepath.EvalSymlinks(name)) } // BusyBox, in guests
 	return []string{
-		`exec path=/usr/bin/echo filename=/bin/echo args=["/bin/echo","a","b","c","d","e","f","g","h","i","j\u0020k","l"] args_truncated=0 comm=echo script= cwd=` + must1(os.Getwd()),
-		`exec path=/usr/bin/true args_length=` + fmt.Sprint(len(strings.Join(append([]string{"/bin/true"}, manyArgs()...), "\x00"))+1) + ` args_truncated=0`,
+		`exec path=` + program("/bin/echo") + ` filename=/bin/echo args=["/bin/echo","a","b","c","d","e","f","g","h","i","j\u0020k","l"] args_truncated=0 comm=echo script= cwd=` + must1(os.Getwd()),
+		`exec path=` + program("/bin/true") + ` args_length=` + fmt.Sprint(len(strings.Join(append([]string{"/bin/true"}, manyArgs()...), "\x00"))+1) + ` args_truncated=0`,
 		`exec script=` + filepath.Join(dir, "script") + ` filename=./script cwd=` + dir + ` comm=script args=["/bin/sh","-e","./script","one"]`,
 		"bind family=inet local_address=127.0.0.1 local_port=- result=ok",
 		"listen result=ok",
