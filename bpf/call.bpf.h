@@ -112,28 +112,36 @@ SHARED void emit_call(CTX_PARAM struct task_struct *t, const struct sock *sk, u1
 	u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	struct sun_record *s = NULL;
 	struct rec_socket *r;
+	bool local;
 
 	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
 		return;
 	COUNT(kind, generated);
+#ifdef LEGACY /* where there is room for either; old verifiers forget a NULL on the stack */
+	s = RESERVE(bulk, struct sun_record);
+	r = (void *)s;
+	local = family == AF_UNIX;
+#else
 	if (family == AF_UNIX) {
 		s = RESERVE(bulk, struct sun_record);
 		r = (void *)s;
 	} else {
 		r = RESERVE(bulk, struct rec_socket);
 	}
+	ONE_WAY(s); /* what room there is shows in s alone */
+	local = s;
+#endif
 	if (!r) {
 		COUNT(kind, lost_ring);
 		return;
 	}
-	ONE_WAY(s); /* what room there is shows in s alone */
-	fill_head(&r->head, t, kind, s ? sizeof(*s) : sizeof(*r));
+	fill_head(&r->head, t, kind, local ? sizeof(*s) : sizeof(*r));
 	fill_sock(r, sk);
 	r->fd = c->fd;
 	r->result = ret < 0 ? ret : 0;
 	if (c->since)
 		r->duration = r->head.time - c->since;
-	if (s) {
+	if (local) {
 		__builtin_memset(s->path, 0, sizeof(s->path));
 		if (ret < 0 && kind != KIND_ACCEPT) {
 			put_user_sun(&s->r, s->path, c);
