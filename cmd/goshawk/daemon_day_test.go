@@ -17,11 +17,13 @@ import (
 )
 
 // dayClock is a clock that moves on to the next sleeper's hour as soon as all who sleep by it
-// do. What takes real time, such as a request, stops it.
+// do. What takes real time, such as a request, stops it, but not for longer than stall: who
+// waits for one that sleeps (for the lock of an enrolment that is tried again) does not sleep.
 type dayClock struct {
 	mu       sync.Mutex
 	now      time.Time
 	need     int // how many sleep by it
+	moves    int // how often somebody fell asleep or was woken for want of that
 	sleepers map[*sleeper]bool
 }
 
@@ -36,9 +38,11 @@ func (c *dayClock) Now() time.Time {
 	return c.now
 }
 
-// move wakes the next sleeper when all sleep; c.mu is held.
-func (c *dayClock) move() {
-	if len(c.sleepers) < c.need || len(c.sleepers) == 0 {
+const stall = 3 * time.Second // longer than a request may take
+
+// move wakes the next sleeper when at least need sleep; c.mu is held.
+func (c *dayClock) move(need int) {
+	if len(c.sleepers) < max(need, 1) {
 		return
 	}
 	var next *sleeper
@@ -58,16 +62,30 @@ func (c *dayClock) Sleep(ctx context.Context, d time.Duration) error {
 	c.mu.Lock()
 	s := &sleeper{c.now.Add(d), make(chan struct{})}
 	c.sleepers[s] = true
-	c.move()
+	c.moves++
+	c.move(c.need)
+	moves := c.moves
 	c.mu.Unlock()
-	select {
-	case <-s.wake:
-		return ctx.Err()
-	case <-ctx.Done():
-		c.mu.Lock()
-		delete(c.sleepers, s)
-		c.mu.Unlock()
-		return ctx.Err()
+	stalled := time.NewTicker(stall)
+	defer stalled.Stop()
+	for {
+		select {
+		case <-s.wake:
+			return ctx.Err()
+		case <-stalled.C:
+			c.mu.Lock()
+			if c.moves == moves {
+				c.moves++
+				c.move(1)
+			}
+			moves = c.moves
+			c.mu.Unlock()
+		case <-ctx.Done():
+			c.mu.Lock()
+			delete(c.sleepers, s)
+			c.mu.Unlock()
+			return ctx.Err()
+		}
 	}
 }
 
