@@ -28,7 +28,7 @@ static __always_inline int emit_cgroup(CTX_PARAM u64 id, int hierarchy, const ch
 	r->path.off = b->off;
 	r->path.len = 0;
 	if (path)
-		put_kernel_str(b, path, &r->path);
+		put_str(b, path, false, &r->path);
 	r->head.size = b->off;
 	if (OUTPUT(critical, b->data, b->off))
 		COUNT(KIND_CONTAINER, lost_ring);
@@ -85,7 +85,7 @@ int BPF_PROG(on_cgroup_rename_raw_tp, struct cgroup *cgroup, const char *path)
 	return release_cpu(on_cgroup(cgroup, path, CGROUP_RENAME));
 }
 
-#else /* LEGACY */
+#endif
 
 /* The classic tracepoints tell the number that others know a cgroup by since 5.5. */
 struct trace_event_raw_cgroup {
@@ -100,12 +100,11 @@ struct trace_event_raw_cgroup {
 	{                                                                                      \
 		if (bpf_core_field_size(ctx->id) != sizeof(u64))                               \
 			return 0;                                                              \
-		return emit_cgroup(CTX ctx->id, ctx->root,                                     \
-				   (void *)ctx + (ctx->__data_loc_path & 0xffff), op);         \
+		hold_cpu();                                                                    \
+		return release_cpu(emit_cgroup(CTX ctx->id, ctx->root,                         \
+			(void *)ctx + (ctx->__data_loc_path & 0xffff), op));                   \
 	}
 
 ON_CGROUP(mkdir, CGROUP_MKDIR)
 ON_CGROUP(rmdir, CGROUP_RMDIR)
 ON_CGROUP(rename, CGROUP_RENAME)
-
-#endif

@@ -176,7 +176,7 @@ static __always_inline int emit_exec(CTX_PARAM struct task_struct *t, struct lin
 		filename = (void *)BPF_CORE_READ(mm, env_end);
 		r->head.flags |= FLAG_SCRIPT_UNKNOWN;
 	}
-	if (!put_kernel_str(b, filename, &r->filename))
+	if (!put_str(b, filename, !bprm, &r->filename))
 		r->head.flags |= FLAG_FILENAME_CUT;
 
 	from = BPF_CORE_READ(mm, arg_start);
@@ -246,6 +246,14 @@ int on_seed(struct bpf_iter__task *ctx)
 	r->head.size = b->off;
 	bpf_seq_write(ctx->meta->seq, b->data, b->off & BUILD_MASK);
 	return 0;
+}
+
+/* What the classic tracepoint lacks, user space finds out (legacy has more to say below). */
+SEC("tracepoint/sched/sched_process_exec")
+int on_exec_tracepoint(void *ctx)
+{
+	hold_cpu();
+	return release_cpu(emit_exec(CTX (struct task_struct *)bpf_get_current_task(), NULL));
 }
 
 #else /* LEGACY */

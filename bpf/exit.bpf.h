@@ -76,7 +76,7 @@ int BPF_PROG(on_exit_raw_tp, struct task_struct *t)
 	return release_cpu(emit_exit(CTX t, is_last(t, ctx[1] & 0xff)));
 }
 
-#else /* LEGACY */
+#endif
 
 SEC("tracepoint/sched/sched_process_exit")
 int on_exit_tracepoint(struct trace_event_raw_sched_process_exit *ctx)
@@ -86,7 +86,6 @@ int on_exit_tracepoint(struct trace_event_raw_sched_process_exit *ctx)
 
 	if (bpf_core_field_exists(ctx->group_dead))
 		last = ctx->group_dead;
-	return emit_exit(CTX t, last);
+	hold_cpu();
+	return release_cpu(emit_exit(CTX t, last));
 }
-
-#endif

@@ -49,8 +49,11 @@ int on_fork_kprobe(struct pt_regs *ctx)
 	return emit_fork(CTX (struct task_struct *)bpf_get_current_task(), (void *)FUNC_ARG1(ctx));
 }
 
-/* Where there are no kprobes: the child is the youngest of its parent's children, who is the
- * caller or, after CLONE_PARENT, the caller's own parent. A thread is no one's child.
+#endif
+
+/* The classic tracepoint names the child by number only. It is the youngest of its parent's
+ * children, who is the caller or, after CLONE_PARENT, the caller's own parent. A thread is no
+ * one's child.
  */
 struct trace_event_raw_sched_process_fork {
 	int child_pid;
@@ -82,7 +85,6 @@ int on_fork_tracepoint(struct trace_event_raw_sched_process_fork *ctx)
 		child = youngest(BPF_CORE_READ(t, real_parent));
 	if (BPF_CORE_READ(child, pid) != pid)
 		return 0;
-	return emit_fork(CTX t, child);
+	hold_cpu();
+	return release_cpu(emit_fork(CTX t, child));
 }
-
-#endif

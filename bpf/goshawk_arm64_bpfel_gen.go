@@ -226,10 +226,13 @@ const (
 	GoshawkProgOnBindPairExit           = "on_bind_pair_exit"
 	GoshawkProgOnCgroupMkdirRawTp       = "on_cgroup_mkdir_raw_tp"
 	GoshawkProgOnCgroupMkdirTpBtf       = "on_cgroup_mkdir_tp_btf"
+	GoshawkProgOnCgroupMkdirTracepoint  = "on_cgroup_mkdir_tracepoint"
 	GoshawkProgOnCgroupRenameRawTp      = "on_cgroup_rename_raw_tp"
 	GoshawkProgOnCgroupRenameTpBtf      = "on_cgroup_rename_tp_btf"
+	GoshawkProgOnCgroupRenameTracepoint = "on_cgroup_rename_tracepoint"
 	GoshawkProgOnCgroupRmdirRawTp       = "on_cgroup_rmdir_raw_tp"
 	GoshawkProgOnCgroupRmdirTpBtf       = "on_cgroup_rmdir_tp_btf"
+	GoshawkProgOnCgroupRmdirTracepoint  = "on_cgroup_rmdir_tracepoint"
 	GoshawkProgOnConnectDeniedFexit     = "on_connect_denied_fexit"
 	GoshawkProgOnConnectDeniedKprobe    = "on_connect_denied_kprobe"
 	GoshawkProgOnConnectDeniedKretprobe = "on_connect_denied_kretprobe"
@@ -246,10 +249,13 @@ const (
 	GoshawkProgOnDnsIngress             = "on_dns_ingress"
 	GoshawkProgOnExecRawTp              = "on_exec_raw_tp"
 	GoshawkProgOnExecTpBtf              = "on_exec_tp_btf"
+	GoshawkProgOnExecTracepoint         = "on_exec_tracepoint"
 	GoshawkProgOnExitRawTp              = "on_exit_raw_tp"
 	GoshawkProgOnExitTpBtf              = "on_exit_tp_btf"
+	GoshawkProgOnExitTracepoint         = "on_exit_tracepoint"
 	GoshawkProgOnForkRawTp              = "on_fork_raw_tp"
 	GoshawkProgOnForkTpBtf              = "on_fork_tp_btf"
+	GoshawkProgOnForkTracepoint         = "on_fork_tracepoint"
 	GoshawkProgOnListenDeniedFexit      = "on_listen_denied_fexit"
 	GoshawkProgOnListenDeniedKprobe     = "on_listen_denied_kprobe"
 	GoshawkProgOnListenDeniedKretprobe  = "on_listen_denied_kretprobe"
@@ -266,6 +272,7 @@ const (
 	GoshawkProgOnStateRawTpSecond       = "on_state_raw_tp_second"
 	GoshawkProgOnStateTpBtf             = "on_state_tp_btf"
 	GoshawkProgOnStateTpBtfSecond       = "on_state_tp_btf_second"
+	GoshawkProgOnStateTracepoint        = "on_state_tracepoint"
 	GoshawkVarCgroupPathTold            = "cgroup_path_told"
 	GoshawkVarDnsPort                   = "dns_port"
 	GoshawkVarIteratorSlot              = "iterator_slot"
@@ -352,10 +359,13 @@ type GoshawkProgramSpecs struct {
 	OnBindPairExit           *ebpf.ProgramSpec `ebpf:"on_bind_pair_exit"`
 	OnCgroupMkdirRawTp       *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_raw_tp"`
 	OnCgroupMkdirTpBtf       *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_tp_btf"`
+	OnCgroupMkdirTracepoint  *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_tracepoint"`
 	OnCgroupRenameRawTp      *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_raw_tp"`
 	OnCgroupRenameTpBtf      *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_tp_btf"`
+	OnCgroupRenameTracepoint *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_tracepoint"`
 	OnCgroupRmdirRawTp       *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_raw_tp"`
 	OnCgroupRmdirTpBtf       *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_tp_btf"`
+	OnCgroupRmdirTracepoint  *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_tracepoint"`
 	OnConnectDeniedFexit     *ebpf.ProgramSpec `ebpf:"on_connect_denied_fexit"`
 	OnConnectDeniedKprobe    *ebpf.ProgramSpec `ebpf:"on_connect_denied_kprobe"`
 	OnConnectDeniedKretprobe *ebpf.ProgramSpec `ebpf:"on_connect_denied_kretprobe"`
@@ -372,10 +382,13 @@ type GoshawkProgramSpecs struct {
 	OnDnsIngress             *ebpf.ProgramSpec `ebpf:"on_dns_ingress"`
 	OnExecRawTp              *ebpf.ProgramSpec `ebpf:"on_exec_raw_tp"`
 	OnExecTpBtf              *ebpf.ProgramSpec `ebpf:"on_exec_tp_btf"`
+	OnExecTracepoint         *ebpf.ProgramSpec `ebpf:"on_exec_tracepoint"`
 	OnExitRawTp              *ebpf.ProgramSpec `ebpf:"on_exit_raw_tp"`
 	OnExitTpBtf              *ebpf.ProgramSpec `ebpf:"on_exit_tp_btf"`
+	OnExitTracepoint         *ebpf.ProgramSpec `ebpf:"on_exit_tracepoint"`
 	OnForkRawTp              *ebpf.ProgramSpec `ebpf:"on_fork_raw_tp"`
 	OnForkTpBtf              *ebpf.ProgramSpec `ebpf:"on_fork_tp_btf"`
+	OnForkTracepoint         *ebpf.ProgramSpec `ebpf:"on_fork_tracepoint"`
 	OnListenDeniedFexit      *ebpf.ProgramSpec `ebpf:"on_listen_denied_fexit"`
 	OnListenDeniedKprobe     *ebpf.ProgramSpec `ebpf:"on_listen_denied_kprobe"`
 	OnListenDeniedKretprobe  *ebpf.ProgramSpec `ebpf:"on_listen_denied_kretprobe"`
@@ -392,6 +405,7 @@ type GoshawkProgramSpecs struct {
 	OnStateRawTpSecond       *ebpf.ProgramSpec `ebpf:"on_state_raw_tp_second"`
 	OnStateTpBtf             *ebpf.ProgramSpec `ebpf:"on_state_tp_btf"`
 	OnStateTpBtfSecond       *ebpf.ProgramSpec `ebpf:"on_state_tp_btf_second"`
+	OnStateTracepoint        *ebpf.ProgramSpec `ebpf:"on_state_tracepoint"`
 }
 
 // GoshawkMapSpecs contains maps before they are loaded into the kernel.
@@ -532,10 +546,13 @@ type GoshawkPrograms struct {
 	OnBindPairExit           *ebpf.Program `ebpf:"on_bind_pair_exit"`
 	OnCgroupMkdirRawTp       *ebpf.Program `ebpf:"on_cgroup_mkdir_raw_tp"`
 	OnCgroupMkdirTpBtf       *ebpf.Program `ebpf:"on_cgroup_mkdir_tp_btf"`
+	OnCgroupMkdirTracepoint  *ebpf.Program `ebpf:"on_cgroup_mkdir_tracepoint"`
 	OnCgroupRenameRawTp      *ebpf.Program `ebpf:"on_cgroup_rename_raw_tp"`
 	OnCgroupRenameTpBtf      *ebpf.Program `ebpf:"on_cgroup_rename_tp_btf"`
+	OnCgroupRenameTracepoint *ebpf.Program `ebpf:"on_cgroup_rename_tracepoint"`
 	OnCgroupRmdirRawTp       *ebpf.Program `ebpf:"on_cgroup_rmdir_raw_tp"`
 	OnCgroupRmdirTpBtf       *ebpf.Program `ebpf:"on_cgroup_rmdir_tp_btf"`
+	OnCgroupRmdirTracepoint  *ebpf.Program `ebpf:"on_cgroup_rmdir_tracepoint"`
 	OnConnectDeniedFexit     *ebpf.Program `ebpf:"on_connect_denied_fexit"`
 	OnConnectDeniedKprobe    *ebpf.Program `ebpf:"on_connect_denied_kprobe"`
 	OnConnectDeniedKretprobe *ebpf.Program `ebpf:"on_connect_denied_kretprobe"`
@@ -552,10 +569,13 @@ type GoshawkPrograms struct {
 	OnDnsIngress             *ebpf.Program `ebpf:"on_dns_ingress"`
 	OnExecRawTp              *ebpf.Program `ebpf:"on_exec_raw_tp"`
 	OnExecTpBtf              *ebpf.Program `ebpf:"on_exec_tp_btf"`
+	OnExecTracepoint         *ebpf.Program `ebpf:"on_exec_tracepoint"`
 	OnExitRawTp              *ebpf.Program `ebpf:"on_exit_raw_tp"`
 	OnExitTpBtf              *ebpf.Program `ebpf:"on_exit_tp_btf"`
+	OnExitTracepoint         *ebpf.Program `ebpf:"on_exit_tracepoint"`
 	OnForkRawTp              *ebpf.Program `ebpf:"on_fork_raw_tp"`
 	OnForkTpBtf              *ebpf.Program `ebpf:"on_fork_tp_btf"`
+	OnForkTracepoint         *ebpf.Program `ebpf:"on_fork_tracepoint"`
 	OnListenDeniedFexit      *ebpf.Program `ebpf:"on_listen_denied_fexit"`
 	OnListenDeniedKprobe     *ebpf.Program `ebpf:"on_listen_denied_kprobe"`
 	OnListenDeniedKretprobe  *ebpf.Program `ebpf:"on_listen_denied_kretprobe"`
@@ -572,6 +592,7 @@ type GoshawkPrograms struct {
 	OnStateRawTpSecond       *ebpf.Program `ebpf:"on_state_raw_tp_second"`
 	OnStateTpBtf             *ebpf.Program `ebpf:"on_state_tp_btf"`
 	OnStateTpBtfSecond       *ebpf.Program `ebpf:"on_state_tp_btf_second"`
+	OnStateTracepoint        *ebpf.Program `ebpf:"on_state_tracepoint"`
 }
 
 func (p *GoshawkPrograms) Close() error {
@@ -598,10 +619,13 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnBindPairExit,
 		p.OnCgroupMkdirRawTp,
 		p.OnCgroupMkdirTpBtf,
+		p.OnCgroupMkdirTracepoint,
 		p.OnCgroupRenameRawTp,
 		p.OnCgroupRenameTpBtf,
+		p.OnCgroupRenameTracepoint,
 		p.OnCgroupRmdirRawTp,
 		p.OnCgroupRmdirTpBtf,
+		p.OnCgroupRmdirTracepoint,
 		p.OnConnectDeniedFexit,
 		p.OnConnectDeniedKprobe,
 		p.OnConnectDeniedKretprobe,
@@ -618,10 +642,13 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnDnsIngress,
 		p.OnExecRawTp,
 		p.OnExecTpBtf,
+		p.OnExecTracepoint,
 		p.OnExitRawTp,
 		p.OnExitTpBtf,
+		p.OnExitTracepoint,
 		p.OnForkRawTp,
 		p.OnForkTpBtf,
+		p.OnForkTracepoint,
 		p.OnListenDeniedFexit,
 		p.OnListenDeniedKprobe,
 		p.OnListenDeniedKretprobe,
@@ -638,6 +665,7 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnStateRawTpSecond,
 		p.OnStateTpBtf,
 		p.OnStateTpBtfSecond,
+		p.OnStateTracepoint,
 	)
 }
 

@@ -357,9 +357,9 @@ int BPF_PROG(on_state_raw_tp_second, const struct sock *sk, int old, int new)
 	return second_on_state(CTX sk, old, new);
 }
 
-#else /* LEGACY */
+#endif
 
-/* These kernels run no two programs at a time on a CPU, whosesoever: what a softirq changes
+/* The kernel runs no two programs of perf events at a time on a CPU, whosesoever: what a softirq changes
  * meanwhile goes by. A close that did is counted when its socket's place is taken again.
  */
 struct trace_event_raw_inet_sock_set_state {
@@ -374,8 +374,13 @@ int on_state_tracepoint(struct trace_event_raw_inet_sock_set_state *ctx)
 	const struct sock *sk = ctx->skaddr;
 	int old = ctx->oldstate, new = ctx->newstate;
 
-	return state_matters(old, new) ? on_state(CTX sk, old, new) : 0;
+	if (!state_matters(old, new))
+		return 0;
+	hold_cpu();
+	return release_cpu(on_state(CTX sk, old, new));
 }
+
+#ifdef LEGACY
 
 /* Before 4.16, where that tracepoint came: the function that it is in now. */
 SEC("kprobe/tcp_set_state")

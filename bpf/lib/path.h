@@ -182,8 +182,8 @@ out:
 
 #endif
 
-/* put_kernel_str appends a kernel string without its NUL. */
-static __always_inline bool put_kernel_str(struct build *b, const char *p, struct span *s)
+/* put_str appends a string of the kernel's memory, or of the process's, without its NUL. */
+static __always_inline bool put_str(struct build *b, const char *p, bool user, struct span *s)
 {
 	u32 off = b->off;
 	long n;
@@ -192,7 +192,8 @@ static __always_inline bool put_kernel_str(struct build *b, const char *p, struc
 	s->len = 0;
 	if (off > BUILD_MASK)
 		return false;
-	n = bpf_probe_read_kernel_str(&b->data[off & BUILD_MASK], PATH_BYTES, p);
+	n = user ? bpf_probe_read_user_str(&b->data[off & BUILD_MASK], PATH_BYTES, p)
+		 : bpf_probe_read_kernel_str(&b->data[off & BUILD_MASK], PATH_BYTES, p);
 	if (n <= 0)
 		return false;
 	s->len = n - 1;

@@ -57,18 +57,22 @@ var hooks = []hook{
 	{"exec", []event.ID{event.KindExec}, []tier{
 		{"tp_btf", []string{"on_exec_tp_btf"}},
 		{"raw_tp", []string{"on_exec_raw_tp"}},
+		{"tracepoint", []string{"on_exec_tracepoint"}},
 	}},
 	{"fork", []event.ID{event.KindFork}, []tier{
 		{"tp_btf", []string{"on_fork_tp_btf"}},
 		{"raw_tp", []string{"on_fork_raw_tp"}},
+		{"tracepoint", []string{"on_fork_tracepoint"}},
 	}},
 	{"exit", []event.ID{event.KindExit}, []tier{
 		{"tp_btf", []string{"on_exit_tp_btf"}},
 		{"raw_tp", []string{"on_exit_raw_tp"}},
+		{"tracepoint", []string{"on_exit_tracepoint"}},
 	}},
 	{"tcp_state", []event.ID{event.KindClose, event.KindConnect}, []tier{
 		{"tp_btf", []string{"on_state_tp_btf", "on_state_tp_btf_second"}},
 		{"raw_tp", []string{"on_state_raw_tp", "on_state_raw_tp_second"}},
+		{"tracepoint", []string{"on_state_tracepoint"}},
 	}},
 	{"connect", []event.ID{event.KindConnect}, []tier{
 		{"fexit", slices.Concat(
@@ -118,6 +122,7 @@ var hooks = []hook{
 	{"cgroup", []event.ID{event.KindContainer}, []tier{
 		{"tp_btf", []string{"on_cgroup_mkdir_tp_btf", "on_cgroup_rmdir_tp_btf", "on_cgroup_rename_tp_btf"}},
 		{"raw_tp", []string{"on_cgroup_mkdir_raw_tp", "on_cgroup_rmdir_raw_tp", "on_cgroup_rename_raw_tp"}},
+		{"tracepoint", []string{"on_cgroup_mkdir_tracepoint", "on_cgroup_rmdir_tracepoint", "on_cgroup_rename_tracepoint"}},
 	}},
 }
 

@@ -19,9 +19,11 @@ var callKinds = []event.ID{event.KindExit, event.KindConnect, event.KindAccept, 
 // eachCallTier runs a test with connect, accept, bind and listen at each of their tiers.
 func eachCallTier(t *testing.T, run func(t *testing.T, l *live, tier string)) {
 	needRoot(t)
-	for _, tier := range []string{"fexit", "kprobe", "tracepoint", "tracepoint_pair"} {
+	hooks := testObject(t).hooks
+	for _, tr := range hooks[slices.IndexFunc(hooks, func(h hook) bool { return h.name == "connect" })].tiers {
+		tier := tr.name
 		t.Run(tier, func(t *testing.T) {
-			if why := refusal(t, tier); why != "" {
+			if why := refusal(t, "connect", tier); why != "" {
 				t.Skipf("this kernel refuses tier %s: %s", tier, why)
 			}
 			o := Options{Kinds: callKinds, Tiers: map[string]string{}}
