@@ -222,6 +222,9 @@ func TestLiveParity(t *testing.T) {
 			if x == y || x != "" && y != "" && slices.Contains(anyValue, column) {
 				continue
 			}
+			if kind == "exit" && column == "duration_ns" && y == "" { // less than a tick of audit's clock, as the page says
+				continue
+			}
 			found(kind, column, fmt.Sprintf("%s: %s is %.200s by eBPF, %.200s by audit", name, column, x, y))
 		}
 	}
