@@ -47,6 +47,8 @@ func TestReferences(t *testing.T) {
 	goshawk := binary(t)
 	check(t, "docs/tables.md", tablesReference(t, output(t, goshawk, "tables", "--format", "json")))
 	check(t, "docs/commands.md", commandsReference(t, goshawk))
+	check(t, "docs/kernels.md", kernelsReference(t, read(t, kernelsFile)))
+	check(t, "docs/performance.md", withInstructions(t, read(t, "docs/performance.md"), read(t, instructionsFile)))
 	check(t, "README.md", withCosts(t, read(t, "README.md"), read(t, "docs/performance.md")))
 }
 

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -99,7 +100,11 @@ func run(ctx context.Context) error {
 	if o.out == "" {
 		return nil
 	}
-	if err := os.WriteFile(o.out, []byte(rep.markdown()), 0o644); err != nil {
+	before, err := os.ReadFile(o.out)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.WriteFile(o.out, []byte(rep.markdown()+counted(string(before))), 0o644); err != nil {
 		return err
 	}
 	fmt.Printf("\nwritten to %s\n", o.out)

@@ -307,6 +307,15 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
+// counted is the section about instructions, which is another's (`make docs` writes it from what
+// `make test-kernels K=instructions` found), as the file had it.
+func counted(before string) string {
+	const begin, end = "\n<!-- instructions: by `make docs` -->\n", "<!-- end of instructions -->\n"
+	_, rest, _ := strings.Cut(before, begin)
+	section, _, _ := strings.Cut(rest, end)
+	return begin + section + end
+}
+
 // reasons is what is known of the budgets that this design misses, or nearly.
 const reasons = `
 What is known of the reasons:

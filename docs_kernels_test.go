@@ -1,0 +1,267 @@
+package goshawk
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// kernelsFile is what `make test-kernels UPDATE=1` found.
+const kernelsFile = "kerneltest/testdata/kernels.json"
+
+// testedKernel is a kernel and what it grants (kerneltest's record).
+type testedKernel struct {
+	Name, Release, Arch string
+	Tiers               []struct {
+		Object  string
+		Hook    string
+		Kinds   []string
+		Tier    string
+		Refused string
+	}
+	Skipped []struct{ Test, Reason string }
+}
+
+// title is the head of the kernel's column.
+func (k *testedKernel) title() string {
+	title := regexp.MustCompile(`^\d+\.\d+`).FindString(k.Release)
+	if k.Arch != "amd64" {
+		title += " " + k.Arch
+	}
+	if k.Name == "host" {
+		title += " (a)"
+	}
+	return title
+}
+
+// tierNotes says of each tier how it observes, and what it cannot.
+var tierNotes = []struct{ tier, how, lost string }{
+	{"tp_btf", "tracepoint of the kernel with typed arguments", "nothing"},
+	{"raw_tp", "the same tracepoint, its arguments read one by one", "nothing"},
+	{"fexit", "return (or entry) of a kernel function below the system call: calls of either width and io_uring's, with the kernel's copy of the address", "nothing"},
+	{"kprobe", "the same functions by kprobe and kretprobe, which cost more a call", "calls beyond those that a kretprobe has room for at a time"},
+	{"tracepoint", "exit of the system call; every system call pays for it", "calls of 32-bit programs and of io_uring; an address that another thread has changed meanwhile is told as changed"},
+	{"tracepoint_pair", "entry and exit of the system call; every system call pays for both", "as tracepoint"},
+	{"cgroup", "programs on the root of cgroup v2", "all, where no cgroup2 can be mounted"},
+}
+
+func kernelsReference(t *testing.T, data string) string {
+	var kernels []testedKernel
+	if err := json.Unmarshal([]byte(data), &kernels); err != nil {
+		t.Fatal(err)
+	}
+	type tierOf struct{ hook, tier string }
+	var hooks []string             // in their order
+	var tiers []tierOf             // in their order
+	kinds := map[string]string{}   // of a hook
+	refused := map[string]string{} // kernel, hook and tier → why; "" is granted
+	key := func(k *testedKernel, x tierOf) string { return k.Name + " " + x.hook + " " + x.tier }
+	for i := range kernels {
+		for _, x := range kernels[i].Tiers {
+			if x.Object == "legacy" {
+				x.Hook = "legacy " + x.Hook
+			}
+			at := tierOf{x.Hook, x.Tier}
+			if !slices.Contains(hooks, x.Hook) {
+				hooks = append(hooks, x.Hook)
+			}
+			if !slices.Contains(tiers, at) {
+				tiers = append(tiers, at)
+			}
+			kinds[x.Hook] = strings.Join(x.Kinds, ", ")
+			refused[key(&kernels[i], at)] = x.Refused
+		}
+	}
+	var b strings.Builder
+	b.WriteString(strings.Replace(notice, "by `make docs`", "by `make docs` from "+kernelsFile, 1))
+	b.WriteString(kernelsIntro)
+	head := func(first string) {
+		b.WriteString("| " + first + " |")
+		for i := range kernels {
+			b.WriteString(" " + kernels[i].title() + " |")
+		}
+		b.WriteString("\n|---|" + strings.Repeat("---|", len(kernels)) + "\n")
+	}
+	head("hook (kinds)")
+	for _, h := range hooks {
+		fmt.Fprintf(&b, "| %s (%s) |", h, kinds[h])
+		for i := range kernels {
+			used := "**none**"
+			first := true
+			for _, x := range tiers {
+				if x.hook != h {
+					continue
+				}
+				if why, ok := refused[key(&kernels[i], x)]; ok && why == "" {
+					used = x.tier
+					if !first {
+						used = "*" + used + "*"
+					}
+					break
+				}
+				first = false
+			}
+			b.WriteString(" " + used + " |")
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("\nThe kernels, as they name themselves:\n\n")
+	for i := range kernels {
+		fmt.Fprintf(&b, "- %s: `%s`, %s\n", kernels[i].title(), kernels[i].Release, kernels[i].Arch)
+	}
+	b.WriteString(kernelsHost)
+	b.WriteString("\n## Every way to attach\n\nEach hook can be forced to one of its tiers with `--tier HOOK=TIER`. A number stands for the\nreason below.\n\n")
+	var reasons []string
+	head("hook = tier")
+	for _, x := range tiers {
+		fmt.Fprintf(&b, "| %s=%s |", x.hook, x.tier)
+		for i := range kernels {
+			why, ok := refused[key(&kernels[i], x)]
+			switch {
+			case !ok:
+				b.WriteString(" |")
+			case why == "":
+				b.WriteString(" yes |")
+			default:
+				why = brief(why)
+				n := slices.Index(reasons, why)
+				if n < 0 {
+					n = len(reasons)
+					reasons = append(reasons, why)
+				}
+				fmt.Fprintf(&b, " %d |", n+1)
+			}
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("\n")
+	for i, r := range reasons {
+		fmt.Fprintf(&b, "%d. `%s`\n", i+1, r)
+	}
+	b.WriteString("\n## What is lost where\n\n| tier | how it observes | what it cannot see |\n|---|---|---|\n")
+	for _, x := range tiers {
+		if !slices.ContainsFunc(tierNotes, func(n struct{ tier, how, lost string }) bool { return n.tier == x.tier }) {
+			t.Errorf("tier %s is not in tierNotes: say there what it cannot see", x.tier)
+		}
+	}
+	for _, n := range tierNotes {
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", n.tier, n.how, n.lost)
+	}
+	b.WriteString("\nWhat these kernels lack altogether, so that its tests do not run there:\n\n")
+	lacks := map[string][]string{} // by reason
+	var order []string
+	for i := range kernels {
+		for _, s := range kernels[i].Skipped {
+			if lacks[s.Reason] == nil {
+				order = append(order, s.Reason)
+			}
+			if !slices.Contains(lacks[s.Reason], kernels[i].title()) {
+				lacks[s.Reason] = append(lacks[s.Reason], kernels[i].title())
+			}
+		}
+	}
+	slices.Sort(order)
+	for _, r := range order {
+		fmt.Fprintf(&b, "- %s: %s\n", strings.Join(lacks[r], ", "), r)
+	}
+	if len(order) == 0 {
+		b.WriteString("- nothing\n")
+	}
+	return b.String()
+}
+
+var loadOf = regexp.MustCompile(`^load: program \w+: `)
+
+// brief leaves out what differs from program to program.
+func brief(why string) string {
+	return strings.ReplaceAll(loadOf.ReplaceAllString(why, ""), "`", "'")
+}
+
+const kernelsIntro = `# Kernels
+
+` + "`make test-kernels`" + ` boots Debian's stock kernels under QEMU and runs the live tests in each: what
+happens there is compared with what Goshawk tells of it, at every tier that the kernel grants, with rings of
+one page, and with nothing but proc, sysfs, devtmpfs and debugfs mounted. ` + "`goshawk check`" + ` says the same
+of your kernel.
+
+Which tier each hook gets, best first; in *italics* where it is not the best one.
+
+`
+
+const kernelsHost = `
+(a) A virtual machine whose kernel was built without kprobes and refuses trampolines (fentry, fexit, LSM
+programs) to everybody: what a hardened host may look like.
+`
+
+// instructionsFile is what `make test-kernels K=instructions UPDATE=1` found.
+const instructionsFile = "kerneltest/testdata/instructions.json"
+
+// withInstructions puts the section about instructions into docs/performance.md.
+func withInstructions(t *testing.T, performance, data string) string {
+	const begin, end = "<!-- instructions: by `make docs` -->\n", "<!-- end of instructions -->\n"
+	before, rest, ok := strings.Cut(performance, begin)
+	_, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Error("the marks round the instructions in docs/performance.md are gone")
+		return performance
+	}
+	var found struct {
+		Kernel string
+		Costs  []struct {
+			Side, What string
+			Least      float64
+		}
+	}
+	if err := json.Unmarshal([]byte(data), &found); err != nil {
+		t.Fatal(err)
+	}
+	least := map[string]float64{}
+	for _, c := range found.Costs {
+		least[c.Side+" "+c.What] = c.Least
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, instructionsIntro, found.Kernel)
+	sides := []string{"bare", "goshawk", "goshawk-processes", "goshawk-tracepoint"}
+	b.WriteString("| |")
+	for _, s := range sides {
+		b.WriteString(" " + s + " |")
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---:|", len(sides)) + "\n")
+	for _, w := range []struct{ key, what string }{
+		{"getpid", "getpid, which nobody watches"},
+		{"process", "a process started and ended"},
+		{"connection", "a loopback connection (connect, accept, both closes)"},
+	} {
+		b.WriteString("| " + w.what + " |")
+		bare := least["bare "+w.key]
+		for _, s := range sides {
+			n, ok := least[s+" "+w.key]
+			if !ok || bare == 0 {
+				t.Errorf("%s has no %s of side %s", instructionsFile, w.key, s)
+				continue
+			}
+			fmt.Fprintf(&b, " %.0f", n)
+			if s != "bare" {
+				fmt.Fprintf(&b, " (%+.1f %%)", 100*(n/bare-1))
+			}
+			b.WriteString(" |")
+		}
+		b.WriteString("\n")
+	}
+	return before + begin + b.String() + end + after
+}
+
+const instructionsIntro = `
+## Counted in instructions
+
+` + "`make test-kernels K=instructions`" + ` repeats this: QEMU counts the instructions of a guest with Debian's
+kernel %s (` + "`-icount shift=0`" + `), so the figures are the same in every run and on every machine. The
+least of 400 tries is told: what no timer, and none of the agent's own work, has come between. *goshawk*
+is ` + "`goshawk run`" + ` with all kinds at the best tiers (tp_btf, fexit), *goshawk-processes* the same with
+` + "`--kinds exec,fork,exit`" + `, *goshawk-tracepoint* with the calls on sockets watched at their system calls,
+as where a kernel grants neither fexit nor kprobes.
+
+`
