@@ -233,8 +233,9 @@ func TestLiveParity(t *testing.T) {
 			found(kind, "", name+" is told by audit only")
 		}
 	}
+	// Under audit the process table may know a cgroup, from /proc, or may not in time.
 	for k, seen := range documented {
-		if kind, _, _ := strings.Cut(k, "."); !seen && (kind == "all" || strings.Contains(parityKinds, kind)) {
+		if kind, _, _ := strings.Cut(k, "."); !seen && k != "all.cgroup_id" && (kind == "all" || strings.Contains(parityKinds, kind)) {
 			t.Errorf("docs/sources.md says that %s differs, and it did not", k)
 		}
 	}
