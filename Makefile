@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-kernels bpf bench docs check clean
+.PHONY: help run build test test-kernels bpf btf bench docs check clean
 
 export CGO_ENABLED := 0
 
@@ -40,6 +40,10 @@ test-kernels: ## run the live tests in stock kernels under QEMU; K=6.1 for one, 
 bpf: ## compile the BPF programs anew, and write their Go twins
 	@.ci/install $(BPF_PACKAGES)
 	go generate ./bpf
+
+btf: ## pack the types of old kernels for --btf, from ARCHIVE=DIR as BTFHub's; OUT=btf.tar.gz, ARGS="-match '3.10.0-*'"
+	@[ -n "$(ARCHIVE)" ] || { echo "say where BTF files are: make btf ARCHIVE=../btfhub-archive/centos/7" >&2; exit 2; }
+	go run ./cmd/btf -out $(or $(OUT),btf.tar.gz) $(ARGS) $(ARCHIVE)
 
 bench: ## measure what goshawk costs beside auditd (root, 5 minutes), and write docs/performance.md
 	@.ci/install $(BENCH_PACKAGES)

@@ -43,6 +43,7 @@ var tierNotes = []struct{ tier, how, lost string }{
 	{"raw_tp", "the same tracepoint, its arguments read one by one", "nothing"},
 	{"fexit", "return (or entry) of a kernel function below the system call: calls of either width and io_uring's, with the kernel's copy of the address", "nothing"},
 	{"kprobe", "the same functions by kprobe and kretprobe, which cost more a call", "calls beyond those that a kretprobe has room for at a time"},
+	{"kprobe_late", "as kprobe, of an exec that is done; for kernels before 4.15, where a tracepoint takes one program on the whole machine", "arguments as they were before a tracer had its turn"},
 	{"tracepoint", "exit of the system call; every system call pays for it", "calls of 32-bit programs and of io_uring; an address that another thread has changed meanwhile is told as changed"},
 	{"tracepoint_pair", "entry and exit of the system call; every system call pays for both", "as tracepoint"},
 	{"cgroup", "programs on the root of cgroup v2", "all, where no cgroup2 can be mounted"},
@@ -150,7 +151,8 @@ func kernelsReference(t *testing.T, data string) string {
 	for _, n := range tierNotes {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", n.tier, n.how, n.lost)
 	}
-	b.WriteString("\nWhat these kernels lack altogether, so that its tests do not run there:\n\n")
+	b.WriteString(kernelsBTF)
+	b.WriteString("\n## What was not tried\n\nWhat these kernels lack altogether, so that its tests do not run there:\n\n")
 	lacks := map[string][]string{} // by reason
 	var order []string
 	for i := range kernels {
@@ -189,6 +191,25 @@ of your kernel.
 
 Which tier each hook gets, best first; in *italics* where it is not the best one.
 
+`
+
+const kernelsBTF = `
+## Kernels without BTF
+
+Where /sys/kernel/btf/vmlinux is missing (before 5.2, or built without CONFIG_DEBUG_INFO_BTF) goshawk needs a file
+with the types of that very build: ` + "`--btf FILE`" + `, as ` + "`pahole --btf_encode_detached`" + ` makes it from the vmlinux of a
+debuginfo package, or as BTFHub's archive has it for many kernels of CentOS, RHEL, Oracle Linux, Amazon
+Linux, Debian and Ubuntu. Of that archive
+
+` + "```sh" + `
+make btf ARCHIVE=../btfhub-archive/centos/7 OUT=btf.tar.gz ARGS="-match '3.10.0-*'"
+` + "```" + `
+
+packs what the BPF programs need, some 10 KB of 5 MB a kernel. ` + "`--btf`" + ` takes that archive, a directory
+of RELEASE.btf files (or MACHINE/RELEASE.btf), or one file, whatever its name, whole or reduced. Without
+it goshawk looks for its kernel's in /etc/goshawk/btf/ and /etc/goshawk/btf.tar.gz, and in btf/ and
+btf.tar.gz beside the program. Nothing tells whether a file is of this build: with another's, what
+events say is wrong where structures differ.
 `
 
 const kernelsHost = `

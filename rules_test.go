@@ -49,6 +49,7 @@ var layers = []struct {
 	{"internal/agent", []string{"internal/event", "internal/process"}, "the agent meets sources, the store and sinks through small interfaces, so that each can be replaced"},
 	{"internal/ctl", []string{"internal/schema", "internal/sql"}, "the socket carries rows, whoever made them"},
 	{"cmd/goshawk", []string{"*"}, ""},
+	{"cmd/btf", []string{"internal/sensor"}, "it packs what the BPF objects need of kernels' types"},
 	{"bench", nil, "it measures goshawk as a user runs it"},
 	{"kerneltest", nil, "it boots test binaries and knows nothing of what they test"},
 }

@@ -89,3 +89,16 @@ int on_exit_tracepoint(struct trace_event_raw_sched_process_exit *ctx)
 	hold_cpu();
 	return release_cpu(emit_exit(CTX t, last));
 }
+
+#ifdef LEGACY
+
+/* do_exit() calls it soon after that tracepoint, where CONFIG_TASKSTATS is set, and knows who
+ * is the last.
+ */
+SEC("kprobe/taskstats_exit")
+int on_exit_kprobe(struct pt_regs *ctx)
+{
+	return emit_exit(CTX (struct task_struct *)bpf_get_current_task(), FUNC_ARG2(ctx) & 0xffffffff);
+}
+
+#endif

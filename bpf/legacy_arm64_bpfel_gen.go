@@ -72,6 +72,7 @@ const (
 	LegacyProgOnExecBegins             = "on_exec_begins"
 	LegacyProgOnExecEnds               = "on_exec_ends"
 	LegacyProgOnExecTracepoint         = "on_exec_tracepoint"
+	LegacyProgOnExitKprobe             = "on_exit_kprobe"
 	LegacyProgOnExitTracepoint         = "on_exit_tracepoint"
 	LegacyProgOnForkKprobe             = "on_fork_kprobe"
 	LegacyProgOnForkTracepoint         = "on_fork_tracepoint"
@@ -160,6 +161,7 @@ type LegacyProgramSpecs struct {
 	OnExecBegins             *ebpf.ProgramSpec `ebpf:"on_exec_begins"`
 	OnExecEnds               *ebpf.ProgramSpec `ebpf:"on_exec_ends"`
 	OnExecTracepoint         *ebpf.ProgramSpec `ebpf:"on_exec_tracepoint"`
+	OnExitKprobe             *ebpf.ProgramSpec `ebpf:"on_exit_kprobe"`
 	OnExitTracepoint         *ebpf.ProgramSpec `ebpf:"on_exit_tracepoint"`
 	OnForkKprobe             *ebpf.ProgramSpec `ebpf:"on_fork_kprobe"`
 	OnForkTracepoint         *ebpf.ProgramSpec `ebpf:"on_fork_tracepoint"`
@@ -288,6 +290,7 @@ type LegacyPrograms struct {
 	OnExecBegins             *ebpf.Program `ebpf:"on_exec_begins"`
 	OnExecEnds               *ebpf.Program `ebpf:"on_exec_ends"`
 	OnExecTracepoint         *ebpf.Program `ebpf:"on_exec_tracepoint"`
+	OnExitKprobe             *ebpf.Program `ebpf:"on_exit_kprobe"`
 	OnExitTracepoint         *ebpf.Program `ebpf:"on_exit_tracepoint"`
 	OnForkKprobe             *ebpf.Program `ebpf:"on_fork_kprobe"`
 	OnForkTracepoint         *ebpf.Program `ebpf:"on_fork_tracepoint"`
@@ -336,6 +339,7 @@ func (p *LegacyPrograms) Close() error {
 		p.OnExecBegins,
 		p.OnExecEnds,
 		p.OnExecTracepoint,
+		p.OnExitKprobe,
 		p.OnExitTracepoint,
 		p.OnForkKprobe,
 		p.OnForkTracepoint,

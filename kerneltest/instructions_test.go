@@ -33,7 +33,7 @@ func countInstructions(t *testing.T) {
 	_, kernel := g.image(t)
 	dir := t.TempDir()
 	f := newTree(t, g.arch, "instructions-init")
-	f.copy(compile(t, dir, g.arch, "build", "-trimpath", "-buildvcs=false", "./cmd/goshawk"), "goshawk")
+	f.copy(compile(t, dir, g.arch, "build", "-buildvcs=false", "./cmd/goshawk"), "goshawk")
 	f.copy(compileC(t, dir, g.arch, "testdata/cost.c"), "cost")
 	f.copy(compileC(t, dir, g.arch, "../bench/nothing.c", "-nostdlib"), "nothing")
 	f.write("variables", "RESULTS="+machines[g.arch].results+"\n")

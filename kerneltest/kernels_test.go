@@ -99,7 +99,7 @@ func build(t *testing.T, arch string) programs {
 			p.tests[s.path] = compile(t, dir, arch, append(append([]string{"test", "-c"}, s.flags...), s.path)...)
 		}
 	}
-	p.goshawk = compile(t, dir, arch, "build", "-trimpath", "-buildvcs=false", "./cmd/goshawk")
+	p.goshawk = compile(t, dir, arch, "build", "-buildvcs=false", "./cmd/goshawk")
 	p.helper = compileC(t, dir, arch, "../internal/sensor/testdata/helper.c", "-lpthread")
 	return p
 }

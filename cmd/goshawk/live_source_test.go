@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/goshawk-project/goshawk/internal/audit"
+	"github.com/goshawk-project/goshawk/internal/kernel"
 	"github.com/goshawk-project/goshawk/internal/procfs"
 	"github.com/goshawk-project/goshawk/internal/sensor"
 )
@@ -18,6 +19,57 @@ func needAudit(t *testing.T) {
 	needRoot(t)
 	if s := audit.Look(procfs.At("")); s.Case != audit.CaseOwn {
 		t.Skip("needs an audit subsystem without an owner: " + strings.Join(s.Lines(), "; "))
+	}
+}
+
+// TestLiveExternalTypes reads this kernel's own types as an old kernel's are read: from a file,
+// a directory and an archive, with the object for such kernels.
+func TestLiveExternalTypes(t *testing.T) {
+	needRoot(t)
+	own, _, err := procfs.At("").BTF()
+	if err != nil {
+		t.Skipf("this kernel carries no BTF: %v", err)
+	}
+	all, err := os.ReadFile(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := procfs.At("").Release()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, release+".btf")
+	if err := os.WriteFile(file, all, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	packed := filepath.Join(dir, "btf.tar.gz")
+	if goTool, err := exec.LookPath("go"); err == nil { // not in a guest
+		if out, err := exec.Command(goTool, "run", "../btf", "-out", packed, dir).CombinedOutput(); err != nil {
+			t.Fatalf("pack: %v\n%s", err, out)
+		}
+	} else {
+		packed = ""
+	}
+	plain := checked(t, 0, "--object", "legacy")
+	for _, path := range []string{file, dir, packed} {
+		if path == "" {
+			continue
+		}
+		r := checked(t, 0, "--object", "legacy", "--btf", path)
+		check(t, path, r.Result, plain.Result)
+		for i, h := range r.Hooks {
+			check(t, path+" "+h.Name, h.Tier, plain.Hooks[i].Tier)
+		}
+		for _, f := range r.Kernel {
+			if f.Name == "btf" && (f.State != kernel.OK || !strings.HasPrefix(f.Value, dir)) {
+				t.Errorf("%s: %+v", path, f)
+			}
+		}
+	}
+	out, err := exec.Command("goshawk", "check", "--btf", t.TempDir()).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "has no "+release+".btf") {
+		t.Errorf("an empty directory: %v: %s", err, out)
 	}
 }
 

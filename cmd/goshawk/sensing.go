@@ -1,12 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/goshawk-project/goshawk/internal/procfs"
 	"github.com/goshawk-project/goshawk/internal/sensor"
@@ -24,7 +26,7 @@ var objectNames = []string{"modern", "legacy"}
 
 func (s *sensing) flags(f *pflag.FlagSet) {
 	f.StringSliceVar(&s.tiers, "tier", nil, "attach a hook in this way only, as HOOK=TIER (repeat, or with commas); goshawk check lists both, tier none means not at all")
-	f.StringVar(&s.btf, "btf", "", "file with the running kernel's types, or directory of RELEASE.btf files, for kernels that carry none (default <root-dir>/etc/goshawk/btf)")
+	f.StringVar(&s.btf, "btf", "", "file with the running kernel's types, or directory or .tar.gz (make btf) of RELEASE.btf files, for kernels that carry none (default <root-dir>/etc/goshawk/btf, and btf beside the program)")
 	f.StringVar(&s.object, "object", "", "compilation of the BPF programs: modern, or legacy for kernels before 5.8 (default: what this kernel takes)")
 	_ = f.MarkHidden("object") // there is one
 }
@@ -66,29 +68,42 @@ func (s *sensing) forced() map[string]string {
 	return tiers
 }
 
-// types finds the file with the kernel's types: the one that --btf names, or, of a
-// directory, the one named after the kernel's release. "" is the kernel's own, which the
-// directory below root does not replace.
+// types finds the file with the kernel's types: the one that --btf names, an archive of them,
+// or, of a directory, the one named after the kernel's release. "" is the kernel's own; one
+// that has none is looked for below root and beside this program.
 func (s *sensing) types(fs procfs.FS, root string) (string, error) {
-	dir := s.btf
-	if dir == "" {
-		if _, _, err := fs.BTF(); err == nil {
-			return "", nil
-		}
-		dir = filepath.Join(root, "etc/goshawk/btf")
-	} else if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-		return dir, nil
+	if st, err := os.Stat(s.btf); s.btf != "" && (err != nil || !st.IsDir()) {
+		return s.btf, nil
 	}
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", fmt.Errorf("ask uname(2): %w", err)
+	}
+	machine := unix.ByteSliceToString(u.Machine[:])
 	release, err := fs.Release()
 	if err != nil {
 		return "", err
 	}
-	file := filepath.Join(dir, release+".btf")
-	if _, err := os.Stat(file); err != nil {
-		if s.btf == "" {
-			return "", nil
+	if s.btf != "" {
+		if file := sensor.FindTypes(s.btf, machine, release); file != "" {
+			return file, nil
 		}
-		return "", failf(exitUsage, "--btf: %w", err)
+		return "", failf(exitUsage, "--btf: directory %q has no %s%s, nor one in %s", s.btf, release, sensor.TypesSuffix, machine)
 	}
-	return file, nil
+	if _, _, err := fs.BTF(); err == nil {
+		return "", nil
+	}
+	places := []string{filepath.Join(root, "etc/goshawk/btf")}
+	if program, err := os.Executable(); err == nil {
+		places = append(places, filepath.Join(filepath.Dir(program), "btf"))
+	}
+	for _, dir := range places {
+		if file := sensor.FindTypes(dir, machine, release); file != "" {
+			return file, nil
+		}
+		if file := dir + ".tar.gz"; sensor.HasTypes(file, machine, release) {
+			return file, nil
+		}
+	}
+	return "", nil
 }

@@ -126,6 +126,9 @@ func TestTypes(t *testing.T) {
 	}
 	named := write(filepath.Join(dir, "3.10.0-1160.btf"))
 	check(t, "a directory", find(dir), named)
+	check(t, "an archive", find(filepath.Join(dir, "any.tar.gz")), filepath.Join(dir, "any.tar.gz"))
+	write(filepath.Join(root, "etc/goshawk/btf.tar.gz")) // not an archive
+	check(t, "no archive", find(""), "")
 	kept := write(filepath.Join(root, "etc/goshawk/btf/3.10.0-1160.btf"))
 	check(t, "the usual directory", find(""), kept)
 	write(filepath.Join(fs.Sys, "kernel/btf/vmlinux"))

@@ -10,16 +10,20 @@ import (
 
 // v1 returns the number of the cgroup v1 controller whose hierarchy tells containers apart,
 // as css_set.subsys counts, and that hierarchy's; -1 where v2 is all there is. Controllers
-// are numbered by enum cgroup_subsys_id; a kernel without BTF is so old that /proc/cgroups
-// still lists all of them, in that order (kernel/cgroup/cgroup-v1.c, proc_cgroupstats_show).
-func (o *Options) v1(cache *btf.Cache) (controller, hierarchy int) {
+// are numbered by enum cgroup_subsys_id, of the given types or the kernel's own; a kernel without
+// any is so old that /proc/cgroups still lists all of them, in that order
+// (kernel/cgroup/cgroup-v1.c, proc_cgroupstats_show).
+func (o *Options) v1(cache *btf.Cache, types *btf.Spec) (controller, hierarchy int) {
 	h, name := o.FS.ContainerHierarchy()
 	if name == "" {
 		return -1, -1
 	}
-	if types, err := cache.Kernel(); err == nil {
+	if types == nil {
+		types, _ = cache.Kernel()
+	}
+	if types != nil {
 		var enum *btf.Enum
-		if types.TypeByName("cgroup_subsys_id", &enum) == nil {
+		if types.TypeByName(controllersEnum, &enum) == nil {
 			for _, v := range enum.Values {
 				if v.Name == name+"_cgrp_id" {
 					return int(v.Value), h.ID

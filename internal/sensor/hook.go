@@ -407,10 +407,17 @@ func (l *loader) attachTier(a *attached, t *tier) error {
 		return fmt.Errorf("load: %w", err)
 	}
 	defer c.Close()
+	absent := map[string]bool{} // functions that this kernel has not
 	for _, at := range places {
+		// Up to 5.10 a kretprobe of what is not there is EINVAL, as much else is. The kprobe
+		// before it knows.
+		if absent[at.function] {
+			continue
+		}
 		spec := l.spec.Programs[at.program]
 		k, err := l.link(spec, at.function, c.Programs[at.loadedAs(spec)])
 		if at.optional && errors.Is(err, fs.ErrNotExist) {
+			absent[at.function] = true
 			continue
 		}
 		if err != nil {
@@ -432,12 +439,9 @@ func (l *loader) places(t *tier) ([]place, error) {
 	for _, entry := range t.programs {
 		at := placeOf(entry)
 		if at.optional && l.spec.Programs[at.program].Type == ebpf.Tracing {
-			kernel := l.types
-			if kernel == nil {
-				var err error
-				if kernel, err = l.cache.Kernel(); err != nil {
-					return nil, fmt.Errorf("read the kernel's BTF: %w", err)
-				}
+			kernel, err := l.cache.Kernel() // where the function is looked up for attaching, too
+			if err != nil {
+				return nil, fmt.Errorf("read the kernel's BTF: %w", err)
 			}
 			var f *btf.Func
 			if err := kernel.TypeByName(at.function, &f); errors.Is(err, btf.ErrNotFound) {

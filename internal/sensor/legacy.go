@@ -28,10 +28,12 @@ var objects = []*object{
 }
 
 // legacyHooks is every place where the legacy object looks, best tier first: from 3.10, as
-// Red Hat has it since RHEL 7.6, to the last kernel without ring buffers, 5.7.
+// Red Hat has it since RHEL 7.6, to the last kernel without ring buffers, 5.7. Before 4.15 a
+// tracepoint takes one program, whosesoever, so each hook has a tier that needs none.
 var legacyHooks = []hook{
 	{"exec", []event.ID{event.KindExec}, []tier{
 		{"kprobe", []string{"on_exec_begins", "on_exec_tracepoint", "on_exec_ends"}},
+		{"kprobe_late", []string{"on_exec_begins", "on_exec_ends"}},
 		{"tracepoint", []string{"on_exec_tracepoint"}},
 	}},
 	{"fork", []event.ID{event.KindFork}, []tier{
@@ -40,6 +42,7 @@ var legacyHooks = []hook{
 	}},
 	{"exit", []event.ID{event.KindExit}, []tier{
 		{"tracepoint", []string{"on_exit_tracepoint"}},
+		{"kprobe", []string{"on_exit_kprobe"}},
 	}},
 	{"tcp_state", []event.ID{event.KindClose, event.KindConnect}, []tier{
 		{"tracepoint", []string{"on_state_tracepoint"}},
@@ -99,8 +102,8 @@ func choose(name string) (*object, error) {
 }
 
 // legacySettings is what variables are in the modern object.
-func legacySettings(o *Options, wanted uint64, cache *btf.Cache) bpf.LegacySettings {
-	controller, hierarchy := o.v1(cache)
+func legacySettings(o *Options, wanted uint64, cache *btf.Cache, types *btf.Spec) bpf.LegacySettings {
+	controller, hierarchy := o.v1(cache, types)
 	set := func(b bool) uint32 {
 		if b {
 			return 1

@@ -50,7 +50,7 @@ func grants(t *testing.T, obj *object) []grant {
 	}
 	o := Options{FS: procfs.At(""), Env: []string{"PATH"}}
 	cache := btf.NewCache()
-	if err := configure(obj, spec, &o, kindMask(nil), cache); err != nil {
+	if err := configure(obj, spec, &o, kindMask(nil), cache, nil); err != nil {
 		t.Fatal(err)
 	}
 	base, err := ebpf.NewCollection(&ebpf.CollectionSpec{

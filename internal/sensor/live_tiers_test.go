@@ -124,6 +124,34 @@ func TestLiveTierRefused(t *testing.T) {
 	}
 }
 
+// A function that a kernel has not, though it might, takes nothing along: neither its kprobe nor
+// its kretprobe, which kernels up to 5.10 refuse with another error.
+func TestLiveAbsentFunction(t *testing.T) {
+	needRoot(t)
+	if why := refusal(t, "connect", "kprobe"); why != "" {
+		t.Skipf("this kernel refuses kprobes: %s", why)
+	}
+	obj := testObject(t)
+	h := hook{"connect", []event.ID{event.KindConnect}, []tier{
+		{"kprobe", both("on_connect_sent", "tcp_v4_connect", "goshawk_has_no_such?", "tcp_v6_connect?")}}}
+	at := *obj
+	at.hooks = []hook{h}
+	known := objects
+	objects = []*object{&at}
+	defer func() { objects = known }()
+	s, err := Open(Options{FS: procfs.At(""), Object: at.name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if got := s.Hooks(); len(got) != 1 || got[0].Tier != "kprobe" || got[0].Refused != "" {
+		t.Errorf("hooks are %+v", got)
+	}
+	if n := len(s.hooks[0].links); n != 4 {
+		t.Errorf("%d probes are attached, want two of each function that is there", n)
+	}
+}
+
 // Neither tracefs nor cgroup2 need be mounted.
 func TestLiveNothingMounted(t *testing.T) {
 	needRoot(t)

@@ -35,7 +35,7 @@ func verify(t *testing.T, obj *object) {
 		t.Fatal(err)
 	}
 	o := Options{FS: procfs.At(""), Env: []string{"PATH"}}
-	if err := configure(obj, spec, &o, kindMask(nil), btf.NewCache()); err != nil {
+	if err := configure(obj, spec, &o, kindMask(nil), btf.NewCache(), nil); err != nil {
 		t.Fatal(err)
 	}
 	base, err := ebpf.NewCollection(&ebpf.CollectionSpec{

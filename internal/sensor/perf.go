@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"unsafe"
@@ -48,11 +49,22 @@ type perfRing struct {
 	data []byte
 }
 
-// openPerf makes buffers of at least a page and together of about bytes, and tells the kernel.
+// perfLeast is what the buffer of a CPU has at least, unless all were asked to be smaller: room
+// for two of the largest records.
+const perfLeast = 128 << 10
+
+// perfBytes is the size of the buffer of each of so many CPUs that are to have bytes together:
+// a power of two, a page or more.
+func perfBytes(bytes, cpus, page int) int {
+	each := max(bytes/max(cpus, 1), min(bytes, perfLeast))
+	return max(page, 1<<(bits.Len(uint(each))-1))
+}
+
+// openPerf makes buffers that together have about bytes, and tells the kernel.
 func openPerf(array *ebpf.Map, bytes int, seen *numbers) (*perfBuffer, error) {
 	b := &perfBuffer{array: array, seen: seen}
 	page := os.Getpagesize()
-	each := max(page, 1<<(bits.Len(uint(bytes/int(array.MaxEntries())))-1))
+	each := perfBytes(bytes, runtime.NumCPU(), page) // a machine may have room for many that it has not
 	for cpu := range int(array.MaxEntries()) {
 		attr := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_BPF_OUTPUT,
 			Sample_type: unix.PERF_SAMPLE_RAW, Wakeup: 1, Size: uint32(unsafe.Sizeof(unix.PerfEventAttr{}))}

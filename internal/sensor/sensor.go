@@ -40,7 +40,7 @@ type Options struct {
 	CriticalBytes int               // size of the ring for critical kinds: a power of two, a page or more
 	BulkBytes     int               // size of the ring for the others
 	Env           []string          // environment variables to keep with an exec
-	BTF           string            // file with the kernel's BTF, "" for the running kernel's own
+	BTF           string            // file with the kernel's types (LoadTypes), "" for the running kernel's own
 	BootID        string            // identity of this boot, for the events
 	Object        string            // "modern", "legacy", or "" for the best that this kernel takes
 	FS            procfs.FS         // where arguments of running processes are read
@@ -106,14 +106,16 @@ func (s *Sensor) open() error {
 		wanted |= 1 << k
 	}
 	cache := btf.NewCache()
-	if err := configure(s.object, spec, o, wanted, cache); err != nil {
+	var types *btf.Spec
+	if o.BTF != "" {
+		if types, err = LoadTypes(o.BTF); err != nil {
+			return err
+		}
+	}
+	if err := configure(s.object, spec, o, wanted, cache, types); err != nil {
 		return err
 	}
-	kernelTypes, err := loadBTF(o.BTF)
-	if err != nil {
-		return err
-	}
-	l := loader{spec: spec, cache: cache, types: kernelTypes, forced: o.Tiers, denied: map[string]error{}, fs: o.FS}
+	l := loader{spec: spec, cache: cache, types: types, forced: o.Tiers, denied: map[string]error{}, fs: o.FS}
 	base, err := ebpf.NewCollection(&ebpf.CollectionSpec{
 		Maps: spec.Maps, Variables: spec.Variables, Types: spec.Types, ByteOrder: spec.ByteOrder})
 	if err != nil {
@@ -123,7 +125,7 @@ func (s *Sensor) open() error {
 	base.Maps = nil
 	base.Close()
 	if s.object.perf {
-		s.settings = legacySettings(o, wanted, cache)
+		s.settings = legacySettings(o, wanted, cache, types)
 		s.boot.suspended = s.settings.BootOffset
 		s.numbers = newNumbers(int(s.maps["critical"].MaxEntries()))
 		if err := errors.Join(s.putSettings(), s.nameCPUs()); err != nil {
@@ -156,7 +158,7 @@ func (s *Sensor) open() error {
 }
 
 // configure sets sizes and constants before anything is created.
-func configure(obj *object, spec *ebpf.CollectionSpec, o *Options, wanted uint64, cache *btf.Cache) error {
+func configure(obj *object, spec *ebpf.CollectionSpec, o *Options, wanted uint64, cache *btf.Cache, types *btf.Spec) error {
 	if o.CriticalBytes == 0 {
 		o.CriticalBytes = DefaultCritical
 	}
@@ -188,7 +190,7 @@ func configure(obj *object, spec *ebpf.CollectionSpec, o *Options, wanted uint64
 			m.Flags &^= unix.BPF_F_NO_PREALLOC
 		}
 	}
-	controller, hierarchy := o.v1(cache)
+	controller, hierarchy := o.v1(cache, types)
 	for name, value := range map[string]any{
 		"v1_controller":    int32(controller),
 		"v1_hierarchy":     int32(hierarchy),
@@ -233,17 +235,6 @@ func kindMask(kinds []event.ID) uint64 {
 		m |= 1 << k
 	}
 	return m
-}
-
-func loadBTF(path string) (*btf.Spec, error) {
-	if path == "" {
-		return nil, nil
-	}
-	spec, err := btf.LoadSpec(path)
-	if err != nil {
-		return nil, fmt.Errorf("read BTF %q: %w", path, err)
-	}
-	return spec, nil
 }
 
 // tellStateHook lets the exit of connect(2) speak for TCP when nothing below it can.
