@@ -197,8 +197,8 @@ func (d *daemon) open(ctx context.Context, memory *memory, out io.Writer) (err e
 	}
 	d.env = &table.Env{
 		FS: fs, InstanceID: instance, StartTime: time.Now(), ReadMax: d.line.Int("read_max"),
-		DockerSocket: d.line.String("docker_socket"),
-		Config:       d.configHash, Flags: func() []table.Flag { return flagRows(d.f(), nil) },
+		DockerSocket: d.line.String("docker_socket"), SQLite: sqliteTable,
+		Config: d.configHash, Flags: func() []table.Flag { return flagRows(d.f(), nil) },
 		Schedule: d.scheduleRows, Packs: d.packRows,
 	}
 	d.engines = &engines{memory: memory}

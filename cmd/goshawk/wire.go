@@ -8,6 +8,7 @@ import (
 	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/procfs"
 	"github.com/goshawk-project/goshawk/internal/schema"
+	"github.com/goshawk-project/goshawk/internal/sql"
 	"github.com/goshawk-project/goshawk/internal/table"
 )
 
@@ -33,7 +34,7 @@ func relationsWith(env *table.Env, status func(context.Context) (table.SelfStatu
 
 // here is what tables are told of this host when no agent runs.
 func here(hostRoot string) *table.Env {
-	return &table.Env{FS: procfs.At(hostRoot), HostRoot: hostRoot, Flags: func() []table.Flag { return flagRows(config.Defaults(), nil) }}
+	return &table.Env{FS: procfs.At(hostRoot), HostRoot: hostRoot, SQLite: sqliteTable, Flags: func() []table.Flag { return flagRows(config.Defaults(), nil) }}
 }
 
 // definitions are the tables without anything behind them.
@@ -73,4 +74,9 @@ func flagRows(f *config.Flags, set map[string]string) []table.Flag {
 		rows = append(rows, table.Flag{Name: name, Type: "string", Description: "Set by the configuration", Value: f.Text(name)})
 	}
 	return rows
+}
+
+// sqliteTable is a table over a query of one SQLite file.
+func sqliteTable(query string, columns []string, path string) schema.Relation {
+	return sql.NewFileTable("file", query, columns, func() ([]string, error) { return []string{path}, nil })
 }

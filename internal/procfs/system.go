@@ -246,7 +246,7 @@ func (fs FS) MountNamespace(pid int) (uint64, error) {
 // become of its name (open(2), O_PATH). It needs this process's own /proc.
 func Reopen(fd, flags int) (int, error) {
 	for {
-		n, err := unix.Open("/proc/self/fd/"+strconv.Itoa(fd), flags|unix.O_CLOEXEC, 0)
+		n, err := unix.Open(DescriptorPath(fd), flags|unix.O_CLOEXEC, 0)
 		if err != unix.EINTR {
 			return n, err
 		}
@@ -258,8 +258,12 @@ func Reopen(fd, flags int) (int, error) {
 // for as long as the file system does.
 func Statfs(fd int) (st unix.Statfs_t, err error) {
 	for {
-		if err = unix.Statfs("/proc/self/fd/"+strconv.Itoa(fd), &st); err != unix.EINTR {
+		if err = unix.Statfs(DescriptorPath(fd), &st); err != unix.EINTR {
 			return st, err
 		}
 	}
 }
+
+// DescriptorPath names the very directory or file that fd refers to, for what opens by
+// name only, or what lies below. It needs this process's own /proc.
+func DescriptorPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }

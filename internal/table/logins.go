@@ -9,13 +9,17 @@ import (
 	"github.com/goshawk-project/goshawk/internal/schema"
 )
 
-const maxUtmp = 16 << 20 // more than 40,000 sessions
+const (
+	maxUtmp = 16 << 20  // more than 40,000 sessions
+	maxWtmp = 128 << 20 // more than 300,000, where nobody rotates it
+)
 
 // login is one record of utmp.
 type login struct {
 	kind, user, tty, host string
 	time                  int64 // unix seconds
 	pid                   int32
+	number                int16 // ut_type
 }
 
 // loginKinds are osquery's words for ut_type (utmp(5)).
@@ -52,8 +56,8 @@ func parseUtmp(b []byte, wide bool) []*login {
 			user: cString(b[utmpUser : utmpUser+32]),
 			host: cString(b[utmpHost : utmpHost+256]),
 		}
-		if k := int16(order.Uint16(b)); k >= 0 && int(k) < len(loginKinds) {
-			l.kind = loginKinds[k]
+		if l.number = int16(order.Uint16(b)); l.number >= 0 && int(l.number) < len(loginKinds) {
+			l.kind = loginKinds[l.number]
 		}
 		if wide {
 			l.time = int64(order.Uint64(b[utmpTime64:]))
@@ -101,6 +105,51 @@ func loggedInUsersTable(env *Env) schema.Relation {
 		var rows []*login
 		for _, l := range parseUtmp(b, utmpWide) {
 			if l.pid != 1 {
+				rows = append(rows, l)
+			}
+		}
+		return rows, nil
+	}
+	return t.Bind()
+}
+
+// entryNames are osquery's words for ut_type in the table last.
+var entryNames = [...]string{
+	"empty", "run-level", "boot-time", "new-time", "old-time", "init-process", "login-process", "user-process", "dead-process", "accounting",
+}
+
+func lastTable(env *Env) schema.Relation {
+	t := &schema.Table[*login]{
+		Name: "last",
+		Doc:  "Logins, logouts and boots as wtmp keeps them, the oldest first.",
+		Columns: []schema.Column[*login]{
+			schema.Str("username", func(l *login) *string { return &l.user }, "Login name"),
+			schema.Str("tty", func(l *login) *string { return &l.tty }, "Terminal, without /dev/"),
+			schema.Int("pid", func(l *login) *int32 { return &l.pid }, "Process").As(schema.Integer),
+			schema.Int("type", func(l *login) *int16 { return &l.number }, "Kind of record by number (utmp(5)): 7 a login, 8 its end, 2 a boot").As(schema.Integer),
+			schema.Calc("type_name", schema.Text, func(l *login) schema.Value {
+				if l.number >= 0 && int(l.number) < len(entryNames) {
+					return schema.TextValue(entryNames[l.number])
+				}
+				return schema.TextValue("unknown")
+			}, "Kind of record: user-process, dead-process, boot-time …"),
+			schema.Int("time", func(l *login) *int64 { return &l.time }, "When, unix seconds").As(schema.Integer),
+			schema.Str("host", func(l *login) *string { return &l.host }, "Remote host, or the kernel's release for boots"),
+		},
+	}
+	t.Rows = func(ctx context.Context, q *schema.Query) ([]*login, error) {
+		r, err := openRoot(env.HostRoot)
+		if err != nil {
+			return nil, err
+		}
+		defer r.close()
+		b, err := optional(r.readFile("/var/log/wtmp", maxWtmp))
+		if err != nil {
+			return nil, err
+		}
+		var rows []*login
+		for _, l := range parseUtmp(b, utmpWide) {
+			if l.number != 0 {
 				rows = append(rows, l)
 			}
 		}

@@ -38,8 +38,8 @@ func TestParseUtmpOfAarch64(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []*login{
-		{kind: "user", user: "grace", tty: "pts/3", host: "2001:db8::7", time: 4102444800, pid: 4321},
-		{kind: "boot_time", user: "reboot", tty: "~", host: "5.15.0", time: 1700000000},
+		{kind: "user", user: "grace", tty: "pts/3", host: "2001:db8::7", time: 4102444800, pid: 4321, number: 7},
+		{kind: "boot_time", user: "reboot", tty: "~", host: "5.15.0", time: 1700000000, number: 2},
 	}
 	if diff := cmp.Diff(want, parseUtmp(b, true), cmp.AllowUnexported(login{})); diff != "" {
 		t.Error(diff)

@@ -23,35 +23,6 @@ var pending = []struct{ name, brings string }{
 
 	{"osquery_extensions", "the extension socket"},
 
-	{"block_devices", "storage tables"},
-	{"disk_encryption", "storage tables"},
-	{"platform_info", "hardware tables"},
-
-	{"deb_packages", "package tables"},
-	{"deb_package_files", "package tables"},
-	{"rpm_packages", "package tables"},
-	{"rpm_package_files", "package tables"},
-	{"portage_packages", "package tables"},
-	{"python_packages", "package tables"},
-	{"npm_packages", "package tables"},
-	{"chrome_extensions", "package tables"},
-	{"firefox_addons", "package tables"},
-	{"vscode_extensions", "package tables"},
-	{"jetbrains_plugins", "package tables"},
-
-	{"authorized_keys", "persistence and login tables"},
-	{"crontab", "persistence and login tables"},
-	{"last", "persistence and login tables"},
-	{"shadow", "persistence and login tables"},
-	{"shell_history", "persistence and login tables"},
-	{"startup_items", "persistence and login tables"},
-	{"sudoers", "persistence and login tables"},
-	{"suid_bin", "persistence and login tables"},
-	{"systemd_units", "persistence and login tables"},
-	{"user_ssh_keys", "persistence and login tables"},
-
-	{"certificates", "network and certificate tables"},
-	{"dns_resolvers", "network and certificate tables"},
 	{"iptables", "network and certificate tables"},
 
 	{"yara_file", "YARA, in the artefact that has it"},

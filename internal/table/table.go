@@ -42,6 +42,10 @@ type Env struct {
 	// it to list what All returns.
 	Tables func() []*schema.Def
 
+	// SQLite returns a table over a query of one SQLite file, its cells as text, blobs in
+	// hexadecimal. nil: what is kept in SQLite files is left out, with a warning.
+	SQLite func(query string, columns []string, path string) schema.Relation
+
 	// DockerSocket is Docker's socket, below HostRoot; "" is /run/docker.sock.
 	DockerSocket string
 
@@ -56,6 +60,8 @@ func All(env *Env) []schema.Relation {
 	all = append(all, processTables(env)...)
 	all = append(all, hostTables(env)...)
 	all = append(all, dockerTables(env)...)
+	all = append(all, softwareTables(env)...)
+	all = append(all, accessTables(env)...)
 	if env.Tables == nil {
 		defs := make([]*schema.Def, len(all))
 		for i, r := range all {
@@ -79,12 +85,17 @@ func hostTables(env *Env) []schema.Relation {
 		systemInfoTable(env),
 		kernelInfoTable(env),
 		kernelModulesTable(env),
+		platformInfoTable(env),
 		mountsTable(env),
+		blockDevicesTable(env),
+		diskEncryptionTable(env),
 		interfaceAddressesTable(env),
 		interfaceDetailsTable(env),
 		routesTable(env),
 		arpCacheTable(env),
 		etcHostsTable(env),
+		dnsResolversTable(env),
+		certificatesTable(env),
 		fileTable(env),
 		hashTable(env),
 		osqueryInfoTable(env),
@@ -93,5 +104,38 @@ func hostTables(env *Env) []schema.Relation {
 		osqueryScheduleTable(env),
 		osqueryPacksTable(env),
 		carvesTable(env),
+	}
+}
+
+// softwareTables returns the tables about what is installed.
+func softwareTables(env *Env) []schema.Relation {
+	return []schema.Relation{
+		debPackagesTable(env),
+		debPackageFilesTable(env),
+		rpmPackagesTable(env),
+		rpmPackageFilesTable(env),
+		portagePackagesTable(env),
+		pythonPackagesTable(env),
+		npmPackagesTable(env),
+		chromeExtensionsTable(env),
+		firefoxAddonsTable(env),
+		vscodeExtensionsTable(env),
+		jetbrainsPluginsTable(env),
+	}
+}
+
+// accessTables returns the tables about who may do what here, and what runs by itself.
+func accessTables(env *Env) []schema.Relation {
+	return []schema.Relation{
+		crontabTable(env),
+		systemdUnitsTable(env),
+		startupItemsTable(env),
+		authorizedKeysTable(env),
+		userSSHKeysTable(env),
+		shellHistoryTable(env),
+		lastTable(env),
+		suidBinTable(env),
+		shadowTable(env),
+		sudoersTable(env),
 	}
 }
