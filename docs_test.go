@@ -145,12 +145,25 @@ func commandsReference(t *testing.T, goshawk string) string {
 	return strings.TrimRight(b.String(), "\n") + "\n"
 }
 
-// subcommands are those that goshawk's own help lists.
+// subcommands are those that goshawk's own help lists, and those below them: "rules check".
 func subcommands(t *testing.T, goshawk string) []string {
-	_, list, ok := strings.Cut(output(t, goshawk, "--help"), "\nCommands:\n")
-	if !ok {
+	names := listed(t, goshawk)
+	if len(names) == 0 {
 		t.Fatal("goshawk --help lists no commands")
 	}
+	var all []string
+	for _, name := range names {
+		all = append(all, name)
+		for _, below := range listed(t, goshawk, name) {
+			all = append(all, name+" "+below)
+		}
+	}
+	return all
+}
+
+// listed are the commands that the help of one lists.
+func listed(t *testing.T, goshawk string, command ...string) []string {
+	_, list, _ := strings.Cut(output(t, goshawk, append(command, "--help")...), "\nCommands:\n")
 	var names []string
 	for line := range strings.Lines(list) {
 		f := strings.Fields(line)
@@ -222,7 +235,7 @@ func TestDocumentedCommands(t *testing.T) {
 	goshawk := binary(t)
 	help := map[string]string{}
 	for _, c := range subcommands(t, goshawk) {
-		help[c] = output(t, goshawk, c, "--help")
+		help[c] = output(t, goshawk, append(strings.Fields(c), "--help")...)
 	}
 	targets := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^([a-z-]+):`).FindAllStringSubmatch(read(t, "Makefile"), -1) {
@@ -248,14 +261,18 @@ func TestDocumentedCommands(t *testing.T) {
 						t.Errorf("%s: %q: the Makefile has no such target", name, line)
 					}
 				case len(f) > 1 && f[0] == "goshawk" && f[1] != "--help":
-					text, ok := help[f[1]]
+					command := f[1]
+					if len(f) > 2 && help[f[1]+" "+f[2]] != "" {
+						command += " " + f[2]
+					}
+					text, ok := help[command]
 					if !ok {
 						t.Errorf("%s: %q: goshawk has no such command", name, line)
 						continue
 					}
 					for _, o := range option.FindAllString(line, -1) {
 						if !strings.Contains(text, o) {
-							t.Errorf("%s: %q: goshawk %s has no flag %s", name, line, f[1], o)
+							t.Errorf("%s: %q: goshawk %s has no flag %s", name, line, command, o)
 						}
 					}
 				}

@@ -38,6 +38,7 @@ var layers = []struct {
 	{"internal/canary", []string{"internal/event", "internal/procfs"}, "it does things and looks whether they are told, whichever source tells and whoever carries it"},
 	{"internal/process", []string{"internal/event", "internal/schema"}, "the process table completes events of any source, and reads no file"},
 	{"internal/container", []string{"internal/event", "internal/procfs", "internal/schema"}, "containers complete events of any source; what asks their runtimes knows neither processes nor the store"},
+	{"internal/rule", []string{"internal/event", "internal/schema"}, "a rule is over columns: it knows neither who tells of events nor where alerts go"},
 	{"internal/store", []string{"internal/event", "internal/schema"}, "the store keeps events and knows neither SQL nor tables"},
 	{"internal/table", []string{"internal/container", "internal/event", "internal/procfs", "internal/schema"}, "tables are read by SQL and by other tools; they reach events through event.Log"},
 	{"internal/sql", []string{"internal/schema"}, "SQL scans relations, whatever is behind them"},

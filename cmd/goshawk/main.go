@@ -102,7 +102,7 @@ the present state of the host.`,
 	}
 	root.SetUsageTemplate(usageTemplate)
 	root.SetHelpTemplate("{{.Long}}\n\n" + usageTemplate)
-	root.AddCommand(newRun(), newDaemon(), newQuery(), newCheck(), newTables(), newVersion())
+	root.AddCommand(newRun(), newDaemon(), newQuery(), newCheck(), newTables(), newRules(), newVersion())
 	return root
 }
 

@@ -23,6 +23,7 @@ type runOptions struct {
 	duration time.Duration
 	where    string
 	env      []string
+	rules    []string
 	ringSize int
 	canary   time.Duration
 
@@ -60,6 +61,11 @@ eBPF does not tell of.
 events at all, which spares the agent about a third of its CPU time. Losses are
 events too (kind loss), and are always printed.
 
+--rules matches events against detection rules in Sigma's language as they happen. What a
+rule finds is an event of kind alert, printed and kept whatever --kinds says; --kinds alert
+observes what the rules look at, and prints alerts only. Rules that change are followed
+within seconds; those that cannot be used are named, and the others run: see goshawk rules.
+
 Every few minutes it does one thing of each kind itself, as goshawk check --self-test does,
 and says when a hook has gone silent: on standard error, as a loss with reason hook_silent,
 and in the table goshawk_hooks. What it does for that is not printed and not kept.`,
@@ -91,6 +97,7 @@ and in the table goshawk_hooks. What it does for that is not printed and not kep
 	f.StringVar(&o.where, "where", "", "print only events that this SQL expression over the native columns is true of")
 	f.StringVar(&o.container, "container", "", "print only events of this container, by name or the beginning of its id")
 	f.StringVar(&o.pod, "pod", "", "print only events of this Kubernetes pod, as NAME or NAMESPACE/NAME")
+	f.StringSliceVar(&o.rules, "rules", nil, "directories of Sigma rules to match events against, with commas; builtin is the rules that come with goshawk (default none)")
 	f.DurationVar(&o.duration, "duration", 0, "stop after this time, as 10s or 5m (default: run until stopped)")
 	f.StringVar(&o.source, "source", "auto", "where events come from: auto, ebpf, audit, or both (audit for what eBPF does not tell of)")
 	f.BoolVar(&o.stopOwner, "stop-auditd", false, "end the process that owns audit, and take its place")
@@ -111,7 +118,7 @@ and in the table goshawk_hooks. What it does for that is not printed and not kep
 func kindNames() []string {
 	var names []string
 	for _, k := range event.Kinds {
-		if k.ID != event.KindLoss {
+		if k.ID != event.KindLoss && k.ID != event.KindAlert {
 			names = append(names, k.Name)
 		}
 	}
@@ -139,6 +146,12 @@ func (o *runOptions) check() error {
 		return failf(exitUsage, "--events_expiry, --events_max, --events_max_bytes: a bound is not negative")
 	}
 	for _, name := range o.kinds {
+		if name == event.KindAlert.String() {
+			if len(o.rules) == 0 {
+				return failf(exitUsage, "--kinds alert: alerts come from rules; name some with --rules")
+			}
+			continue
+		}
 		if !slices.Contains(kindNames(), name) {
 			return failf(exitUsage, "--kinds: no kind is called %q; kinds are %s", name, strings.Join(kindNames(), ", "))
 		}
@@ -158,7 +171,20 @@ func (o *runOptions) check() error {
 func (o *runOptions) kindIDs() []event.ID {
 	var ids []event.ID
 	for _, name := range o.kinds {
-		ids = append(ids, event.ByName(name).ID)
+		if id := event.ByName(name).ID; id != event.KindAlert {
+			ids = append(ids, id)
+		}
 	}
 	return ids
+}
+
+// alertsOnly reports whether nothing but alerts is to be printed.
+func (o *runOptions) alertsOnly() bool {
+	return len(o.kinds) == 1 && o.kinds[0] == event.KindAlert.String()
+}
+
+// onlyAlerts is the filter that prints them, and what was lost.
+func onlyAlerts(e event.Event) bool {
+	id := e.Head().Kind
+	return id == event.KindAlert || id == event.KindLoss
 }

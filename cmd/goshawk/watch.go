@@ -31,6 +31,7 @@ type watch struct {
 	proc       *procfs.Dir
 	processes  *process.Table
 	containers *containers
+	detection  *detection // nil: no rules
 }
 
 // open opens what the agent works with. On an error nothing stays open.
@@ -47,6 +48,9 @@ func (o *runOptions) open(ctx context.Context, warn func(string)) (w *watch, err
 		return w, err
 	}
 	w.bootID = strings.ReplaceAll(boot, "-", "")
+	if w.detection, err = openDetection(o.rules, warn); err != nil {
+		return w, err
+	}
 	// The store first: its lock is what tells that another agent runs.
 	w.store, err = store.Open(store.Options{
 		Dir: o.store(), MaxAge: time.Duration(o.expiry) * time.Second, MaxRows: o.maxRows, MaxBytes: o.maxBytes, Warn: warn,
@@ -95,6 +99,15 @@ func (w *watch) place(h *event.Header) {
 	}
 }
 
+// rules are what the agent matches events against, with their counters; nil when there are
+// none.
+func (w *watch) rules() (agent.Rules, func() []event.Count) {
+	if w.detection == nil {
+		return nil, nil
+	}
+	return w.detection.engine, w.detection.engine.Counts
+}
+
 func (w *watch) close() error {
 	var errs []error
 	if w.sources != nil {
@@ -137,6 +150,9 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 	}
 	defer func() { err = failed(errors.Join(err, w.close())) }()
 	hurry(procfs.At(""))
+	if o.alertsOnly() {
+		filter = both(onlyAlerts, filter)
+	}
 
 	var outputs []agent.Output
 	var gone <-chan struct{} // closed when the reader of standard output went away
@@ -145,8 +161,9 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 		outputs = append(outputs, agent.Output{Name: "stdout", Sink: stdout, Counts: stdout.Counts, Close: stdout.Close})
 		gone = stdout.Failed()
 	}
+	rules, ruleCounts := w.rules()
 	a := agent.New(agent.Options{
-		Inputs:    w.inputs(),
+		Inputs: w.inputs(), Rules: rules, RuleCounts: ruleCounts,
 		Processes: w.processes, Containers: w.containers.table,
 		Store: w.store, StoreCounts: w.store.Counts,
 		Outputs: outputs,
@@ -168,6 +185,9 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 	defer cancel()
 	if o.duration > 0 {
 		defer time.AfterFunc(o.duration, cancel).Stop()
+	}
+	if w.detection != nil {
+		go w.detection.follow(ctx) // ends with it
 	}
 	go func() { // ends with ctx
 		select {

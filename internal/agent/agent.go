@@ -45,6 +45,12 @@ type Containers interface {
 	Counts() []event.Count
 }
 
+// Rules says which events are worth an alert. It is called by the agent's goroutine alone.
+type Rules interface {
+	// Match returns the alerts that e raises, valid until the next call.
+	Match(e event.Event) []event.Event
+}
+
 // Sink is where events go to.
 type Sink interface {
 	// Offer takes a copy of events. It never blocks.
@@ -78,7 +84,9 @@ type Output struct {
 type Options struct {
 	Inputs      []Input
 	Processes   *process.Table
-	Containers  Containers // nil: none are looked for
+	Containers  Containers           // nil: none are looked for
+	Rules       Rules                // nil: there are none
+	RuleCounts  func() []event.Count // nil: none
 	Store       Store
 	StoreCounts func() []event.Count // nil: none
 	Outputs     []Output
@@ -129,6 +137,7 @@ type Agent struct {
 	losses   losses
 	order    order
 	own      [1]event.Event // scratch
+	alerts   []event.Event  // of a batch, to follow it
 }
 
 // New returns an agent that Run starts.
@@ -341,10 +350,18 @@ func (a *Agent) take(events []event.Event) []event.Event {
 		}
 		a.opt.Store.Append(e)
 		news = append(news, e)
+		if a.opt.Rules != nil {
+			a.alerts = append(a.alerts, a.opt.Rules.Match(e)...)
+		}
 	}
 	for i := range a.opt.Outputs {
 		a.opt.Outputs[i].Sink.Offer(news)
 	}
+	for _, e := range a.alerts {
+		a.emit(e)
+	}
+	clear(a.alerts)
+	a.alerts = a.alerts[:0]
 	if a.opt.Containers != nil {
 		for _, e := range a.opt.Containers.Derived() {
 			a.emit(e)

@@ -86,6 +86,9 @@ func (a *Agent) counts() []event.Count {
 	if a.opt.Containers != nil {
 		all = append(all, a.opt.Containers.Counts()...)
 	}
+	if a.opt.RuleCounts != nil {
+		all = append(all, a.opt.RuleCounts()...)
+	}
 	all = a.order.counts(all)
 	all = append(all, a.opt.Processes.Counts()...)
 	if a.opt.StoreCounts != nil {

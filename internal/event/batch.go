@@ -25,6 +25,7 @@ type Batch struct {
 	user       slab[User]
 	policy     slab[Policy]
 	container  slab[Container]
+	alert      slab[Alert]
 }
 
 // slab hands out the elements of chunks that never move.
@@ -59,7 +60,7 @@ func (b *Batch) Release() {
 	b.exec.used, b.fork.used, b.exit.used, b.socket.used, b.dns.used, b.loss.used = 0, 0, 0, 0, 0, 0
 	b.file.used, b.credential.used, b.ptrace.used, b.signal.used = 0, 0, 0, 0
 	b.module.used, b.mount.used, b.user.used, b.policy.used = 0, 0, 0, 0
-	b.container.used = 0
+	b.container.used, b.alert.used = 0, 0
 	batches.Put(b)
 }
 
@@ -101,6 +102,8 @@ func (b *Batch) Add(id ID) Event {
 		e = b.policy.next()
 	case KindContainer:
 		e = b.container.next()
+	case KindAlert:
+		e = b.alert.next()
 	default:
 		return nil
 	}

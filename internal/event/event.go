@@ -35,6 +35,7 @@ const (
 	KindUser       ID = 20
 	KindContainer  ID = 21
 	KindPolicy     ID = 23
+	KindAlert      ID = 24
 
 	// MaxKind is the bound of lists that are indexed by kind.
 	MaxKind ID = 31
@@ -44,7 +45,7 @@ var names = [MaxKind + 1]string{
 	KindExec: "exec", KindFork: "fork", KindExit: "exit", KindConnect: "connect", KindAccept: "accept",
 	KindBind: "bind", KindListen: "listen", KindClose: "close", KindDNS: "dns", KindLoss: "loss",
 	KindFile: "file", KindCredential: "credential", KindPtrace: "ptrace", KindSignal: "signal",
-	KindModule: "module", KindMount: "mount", KindUser: "user", KindContainer: "container", KindPolicy: "policy",
+	KindModule: "module", KindMount: "mount", KindUser: "user", KindContainer: "container", KindPolicy: "policy", KindAlert: "alert",
 }
 
 // String is the kind's name, or its number when there is no such kind.
@@ -86,7 +87,7 @@ type Kind struct {
 // Kinds is every kind, in the order of their numbers.
 var Kinds = []*Kind{
 	execKind, forkKind, exitKind, connectKind, acceptKind, bindKind, listenKind, closeKind, dnsKind, lossKind,
-	fileKind, credentialKind, ptraceKind, signalKind, moduleKind, mountKind, userKind, containerKind, policyKind,
+	fileKind, credentialKind, ptraceKind, signalKind, moduleKind, mountKind, userKind, containerKind, policyKind, alertKind,
 }
 
 var byID = index(Kinds)

@@ -191,11 +191,11 @@ func TestKindsComplete(t *testing.T) {
 	}
 }
 
-// notOfBPF are the kinds that BPF programs do not report: losses are told by the agent, the
+// notOfBPF are the kinds that BPF programs do not report: losses and alerts are told by the agent, the
 // others by the audit subsystem. A kind leaves the list with its first program.
 var notOfBPF = []event.ID{
 	event.KindLoss, event.KindFile, event.KindCredential, event.KindPtrace, event.KindSignal, event.KindModule,
-	event.KindMount, event.KindUser, event.KindPolicy,
+	event.KindMount, event.KindUser, event.KindPolicy, event.KindAlert,
 }
 
 // Every program is in a tier, every tier's programs exist in the object of each architecture,

@@ -62,7 +62,7 @@ func kindColor(id event.ID) string {
 		return purple
 	case event.KindFile, event.KindUser:
 		return yellow
-	case event.KindLoss, event.KindCredential, event.KindPtrace, event.KindModule, event.KindMount, event.KindPolicy:
+	case event.KindLoss, event.KindCredential, event.KindPtrace, event.KindModule, event.KindMount, event.KindPolicy, event.KindAlert:
 		return red
 	}
 	return dim
@@ -205,6 +205,8 @@ func (t *Text) appendWhat(dst []byte, e event.Event) []byte {
 		return t.appendPolicy(dst, e)
 	case *event.Container:
 		return t.appendLife(dst, e)
+	case *event.Alert:
+		return t.appendAlert(dst, e)
 	case *event.Loss:
 		b := append(t.field[:0], "lost "...)
 		b = strconv.AppendUint(b, e.Count, 10)

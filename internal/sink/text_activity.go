@@ -3,6 +3,7 @@ package sink
 import (
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -107,4 +108,33 @@ func (t *Text) appendPolicy(dst []byte, e *event.Policy) []byte {
 		}
 	}
 	return t.appendResult(dst, e.Result)
+}
+
+// appendAlert tells what a rule found: its level and title, what happened, and ATT&CK's
+// techniques.
+func (t *Text) appendAlert(dst []byte, e *event.Alert) []byte {
+	color := yellow
+	if e.Level == "high" || e.Level == "critical" {
+		color = red
+	}
+	b := append(appendPlain(t.field[:0], e.Level), ": "...)
+	dst = t.paint(dst, color, appendPlain(b, e.RuleName), 0)
+	if e.Summary != "" {
+		n := min(len(e.Summary), maxCommand)
+		for n < len(e.Summary) && n > 0 && !utf8.RuneStart(e.Summary[n]) {
+			n--
+		}
+		dst = appendPlain(append(dst, ": "...), e.Summary[:n])
+	}
+	for rest := e.Tags; rest != ""; {
+		var tag string
+		tag, rest, _ = strings.Cut(rest, "\x00")
+		if technique, ok := strings.CutPrefix(tag, "attack.t"); ok {
+			dst = appendPlain(append(dst, " T"...), technique)
+		}
+	}
+	if e.Suppressed > 0 {
+		dst = append(strconv.AppendUint(append(dst, " (and "...), e.Suppressed, 10), " kept back before)"...)
+	}
+	return dst
 }

@@ -1,0 +1,327 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
+)
+
+// alertRow is what the tests read of an alert.
+type alertRow struct {
+	Kind, Level, Summary string
+	RuleID               string `json:"rule_id"`
+	RuleName             string `json:"rule_name"`
+	Tags                 []string
+	PID, PPID            int
+	Path                 string
+	Evidence             []struct {
+		Kind, Table string
+		EID         int64
+		ProcessID   string `json:"process_id"`
+	}
+}
+
+// alerts reads the alerts printed so far as JSON.
+func (l *live) alerts() []alertRow {
+	l.t.Helper()
+	data, err := os.ReadFile(l.out)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	var all []alertRow
+	for line := range bytes.Lines(data) {
+		if !bytes.HasSuffix(line, []byte("\n")) || !bytes.Contains(line, []byte(`"kind":"alert"`)) {
+			continue
+		}
+		var r alertRow
+		if err := json.Unmarshal(line, &r); err != nil {
+			l.t.Fatalf("%v in %s", err, line)
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// await waits for an alert that is as match says.
+func (l *live) await(what string, match func(alertRow) bool) (found alertRow) {
+	l.t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		for _, r := range l.alerts() {
+			if match(r) {
+				return r
+			}
+		}
+		if time.Now().After(end) {
+			l.t.Errorf("%s: no alert within a minute", what)
+			return found
+		}
+	}
+}
+
+// copyOf copies a program to a new name, for everybody to execute.
+func copyOf(t *testing.T, program, to string) string {
+	t.Helper()
+	data, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// openDir makes a directory in parent that every user may look into.
+func openDir(t *testing.T, parent string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(parent, "goshawk-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// runPID runs a program to its end, whatever that is, and returns its pid.
+func runPID(t *testing.T, cmd *exec.Cmd) int {
+	t.Helper()
+	out, err := cmd.CombinedOutput()
+	if cmd.Process == nil {
+		t.Fatalf("%v: %v", cmd.Args, err)
+	}
+	if err != nil {
+		t.Logf("%v: %v: %.200s", cmd.Args, err, out)
+	}
+	return cmd.Process.Pid
+}
+
+// fromFile runs what an open file holds, with no name to it.
+func fromFile(t *testing.T, f *os.File) int {
+	t.Helper()
+	cmd := exec.Command("/proc/self/fd/3", "argument")
+	cmd.ExtraFiles = []*os.File{f}
+	return runPID(t, cmd)
+}
+
+// listenHere is what the test program does under the name nc: wait for a connection.
+func listenHere() {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		os.Exit(1)
+	}
+	l.Close()
+}
+
+// TestLiveRules does what the rules of processes and connections find, and waits for the
+// alert of each.
+func TestLiveRules(t *testing.T) {
+	needRoot(t)
+	root := t.TempDir()
+	l := startRun(t, root, "--format", "json", "--kinds", "alert", "--rules", "builtin")
+	tmp := openDir(t, "/tmp")
+	sh, err := filepath.EvalSymlinks("/bin/sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	loader := map[string]string{"amd64": "/lib64/ld-linux-x86-64.so.2", "arm64": "/lib/ld-linux-aarch64.so.1"}[runtime.GOARCH]
+	const any = -1 // whoever did it
+	for _, tt := range []struct {
+		rule string
+		do   func(t *testing.T) (pid int)
+	}{
+		{"Program executed from memory", func(t *testing.T) int {
+			fd, err := unix.MemfdCreate("x", unix.MFD_CLOEXEC)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := os.NewFile(uintptr(fd), "memfd")
+			defer f.Close()
+			data, err := os.ReadFile("/bin/true")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.Write(data); err != nil {
+				t.Fatal(err)
+			}
+			// A file open for writing cannot be executed.
+			ro, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ro.Close()
+			f.Close()
+			return fromFile(t, ro)
+		}},
+		{"Program executed after its file was deleted", func(t *testing.T) int {
+			name := copyOf(t, "/bin/true", filepath.Join(tmp, "gone"))
+			f, err := os.Open(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if err := os.Remove(name); err != nil {
+				t.Fatal(err)
+			}
+			return fromFile(t, f)
+		}},
+		{"Program started through the dynamic loader", func(t *testing.T) int { return runPID(t, exec.Command(loader, "/bin/true", "argument")) }},
+		{"Shell started by a server", func(t *testing.T) int {
+			server := copyOf(t, sh, filepath.Join(tmp, "nginx"))
+			runPID(t, exec.Command(server, "-c", sh+" -c :; true"))
+			return any
+		}},
+		{"Shell with a connection for its input", func(t *testing.T) int { return runPID(t, exec.Command("/bin/true", "sh -i >& /dev/tcp/127.0.0.1/1")) }},
+		{"Arguments padded beyond what anybody reads", func(t *testing.T) int {
+			args := make([]string, 9)
+			for i := range args {
+				args[i] = strings.Repeat("A", 120_000) // a MiB together
+			}
+			return runPID(t, exec.Command("/bin/true", args...))
+		}},
+		{"Program that calls itself a kernel thread", func(t *testing.T) int {
+			cmd := exec.Command("/bin/true")
+			cmd.Args = []string{"[kworker/0:1]"}
+			return runPID(t, cmd)
+		}},
+		{"Program started from a directory that everybody may write to", func(t *testing.T) int {
+			return runPID(t, exec.Command(copyOf(t, "/bin/true", filepath.Join(openDir(t, "/dev/shm"), "x"))))
+		}},
+		{"Set-user-ID program outside the system's directories", func(t *testing.T) int {
+			name := copyOf(t, "/bin/true", filepath.Join(tmp, "setuid"))
+			if err := os.Chmod(name, 0o4755|os.ModeSetuid); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(name)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+			return runPID(t, cmd)
+		}},
+		{"Download handed to a shell", func(t *testing.T) int {
+			return runPID(t, exec.Command("/bin/true", "curl -s http://127.0.0.1:1/x | sh"))
+		}},
+		{"Mining of cryptocurrency", func(t *testing.T) int {
+			return runPID(t, exec.Command("/bin/true", "-o", "stratum+tcp://127.0.0.1:1"))
+		}},
+		{"Many looks around at once", func(t *testing.T) int {
+			runPID(t, exec.Command(sh, "-c", "id; whoami; uname; arch; nproc; getent passwd root; lscpu; uptime; true"))
+			return any
+		}},
+		{"Connection of a shell itself", func(t *testing.T) int {
+			return runPID(t, exec.Command("/bin/bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/1"))
+		}},
+		{"Shell or netcat that waits for connections", func(t *testing.T) int {
+			exe, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return runPID(t, exec.Command(copyOf(t, exe, filepath.Join(tmp, "nc"))))
+		}},
+		{"Name of a mining pool asked for", func(t *testing.T) int {
+			b := dnsmessage.NewBuilder(nil, dnsmessage.Header{ID: 7, RecursionDesired: true})
+			if err := b.StartQuestions(); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Question(dnsmessage.Question{Name: dnsmessage.MustNewName("eu.xmrpool.example."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}); err != nil {
+				t.Fatal(err)
+			}
+			packet, err := b.Finish()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := net.Dial("udp4", "127.0.0.1:53")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if _, err := c.Write(packet); err != nil {
+				t.Fatal(err)
+			}
+			return os.Getpid()
+		}},
+	} {
+		t.Run(tt.rule, func(t *testing.T) {
+			pid := tt.do(t)
+			l.t = t
+			a := l.await(tt.rule, func(a alertRow) bool { return a.RuleName == tt.rule && (pid == any || a.PID == pid) })
+			if len(a.Evidence) == 0 || a.Evidence[0].EID == 0 || a.RuleID == "" || len(a.Tags) == 0 {
+				t.Errorf("the alert is %+v", a)
+			}
+		})
+	}
+	l.t = t
+	if code, stderr := l.stop(syscall.SIGINT); code != 0 {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	for _, r := range l.rows() {
+		if r.Kind != "alert" && r.Kind != "loss" {
+			t.Fatalf("a %s event, which was not asked for", r.Kind)
+		}
+	}
+}
+
+// TestLiveRulesFollowed changes rules while the agent runs, and asks for an alert and what
+// proved it.
+func TestLiveRulesFollowed(t *testing.T) {
+	needRoot(t)
+	root, dir := t.TempDir(), t.TempDir()
+	mark := fmt.Sprintf("mark-%d", os.Getpid())
+	write := func(name, title string) {
+		t.Helper()
+		text := fmt.Sprintf("title: %s\ntags: [attack.t1059]\nlevel: low\nlogsource: {category: process_creation}\ndetection:\n  s: {'CommandLine|endswith': ' %s'}\n  condition: s\n", title, mark)
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("a.yml", "First")
+	l := startRun(t, root, "--format", "json", "--kinds", "exec,exit", "--rules", dir)
+	pid := runPID(t, exec.Command("/bin/true", mark))
+	first := l.await("the first rule", func(a alertRow) bool { return a.RuleName == "First" && a.PID == pid })
+
+	write("a.yml", "Second")
+	if err := os.WriteFile(filepath.Join(dir, "bad.yml"), []byte("title: Bad\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	second := false
+	for end := time.Now().Add(time.Minute); !second && time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		runPID(t, exec.Command("/bin/true", mark))
+		for _, a := range l.alerts() {
+			second = second || a.RuleName == "Second"
+		}
+	}
+	if !second {
+		t.Error("the changed rule is not followed within a minute")
+	}
+	ask := func(sql string) string {
+		t.Helper()
+		out, err := exec.Command("goshawk", "query", "--root-dir", root, "--format", "json", sql).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v: %s", sql, err, out)
+		}
+		return string(out)
+	}
+	out := ask(fmt.Sprintf("SELECT e.path, e.pid FROM alerts a, json_each(a.evidence) v JOIN exec_events e ON e.eid = json_extract(v.value, '$.eid') WHERE a.rule_name = 'First' AND a.pid = %d", pid))
+	if !strings.Contains(out, fmt.Sprintf(`"pid":"%d"`, pid)) || !strings.Contains(out, "true") {
+		t.Errorf("the evidence of %+v is %s", first, out)
+	}
+	if out := ask(fmt.Sprintf("SELECT count(*) AS n FROM alerts WHERE pid = %d", pid)); !strings.Contains(out, `"n":"1"`) {
+		t.Errorf("alerts kept: %s", out)
+	}
+	code, stderr := l.stop(os.Interrupt)
+	if code != 0 || !strings.Contains(stderr, "rules: 1 are followed now") || !strings.Contains(stderr, "bad.yml:1: Bad: the document has no detection") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+}
