@@ -175,8 +175,12 @@ func (t *Table) ofNamespace(h *event.Header) *instance {
 	if h.ContainerPID == 1 {
 		n.start = h.Start
 	}
-	if n.in == nil && !n.asked && h.PID != 0 {
-		n.asked = t.ask(Request{PID: h.PID, PIDNamespace: h.PIDNamespace})
+	if h.PID != 0 && n.tries < maxTries && t.now >= n.next && (n.in == nil || n.in.facts == nil || n.in.facts.Image == "") {
+		// Of several processes: each may be gone before anybody has looked at it.
+		if t.ask(Request{PID: h.PID, PIDNamespace: h.PIDNamespace}) {
+			n.next = t.now + 1e9<<n.tries
+			n.tries++
+		}
 	}
 	return n.in
 }

@@ -90,7 +90,7 @@ func (t *Table) uproot(at root, when uint64, e *event.Container) bool {
 	in.stopped = true
 	if e == nil {
 		h := event.Header{Kind: event.KindContainer, Time: t.wall, NTime: when, Source: "ebpf", Fidelity: event.FidelityState, BootID: t.opt.BootID}
-		h.AUID, h.Session = unset, unset
+		h.UID, h.GID, h.EUID, h.EGID, h.AUID, h.Session = unset, unset, unset, unset, unset, unset
 		t.derive(&h, event.ContainerStop, in)
 		return false
 	}
@@ -99,7 +99,7 @@ func (t *Table) uproot(at root, when uint64, e *event.Container) bool {
 	return true
 }
 
-// unset is the kernel's (uid_t)-1 for "no login" and "no session".
+// unset is the kernel's (uid_t)-1: no user is known, nobody logged in.
 const unset = 1<<32 - 1
 
 // since is how long the container has run at a time; 0 when its start was not seen.

@@ -197,7 +197,7 @@ func (r *Resolver) tell(a about, f *Facts) {
 	e.Operation = event.ContainerAmend
 	e.NTime, e.Time = uint64(ts.Nano()), time.Now().UnixNano()
 	e.Source, e.Fidelity, e.BootID = "runtime", event.FidelityState, r.opt.BootID
-	e.AUID, e.Session = unset, unset
+	e.UID, e.GID, e.EUID, e.EGID, e.AUID, e.Session = unset, unset, unset, unset, unset, unset
 	describe(e, &Ref{ID: a.id, Runtime: a.ref.Runtime, PodUID: a.ref.PodUID, Root: a.ref.Root}, f)
 	e.ContainerID, e.Cgroup, e.PIDNamespace = a.id, a.cgroup, a.ns
 	if a.v1 {

@@ -26,6 +26,8 @@ const (
 	maxMembers = 1 << 16
 	// maxNamespaces bounds the pid namespaces remembered where cgroups say nothing.
 	maxNamespaces = 1 << 10
+	// maxTries is how often each of them is asked about: after 1, 2, 4 … s.
+	maxTries = 8
 )
 
 // Tree finds paths of cgroups; *procfs.CgroupTree is one. See there.
@@ -137,7 +139,8 @@ type namespace struct {
 	in    *instance // nil: not known, or none
 	start uint64    // of its first process; 0 not seen
 	died  uint64
-	asked bool
+	tries uint   // how often it was asked about
+	next  uint64 // when to ask again
 }
 
 type member struct {

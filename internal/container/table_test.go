@@ -347,11 +347,33 @@ func TestByNamespace(t *testing.T) {
 		Header: event.Header{ContainerID: id2, PIDNamespace: 4026, Start: 100000}, Runtime: Podman}), "fedc"))
 	p.is("another", "", p.exec(proc{pid: 200, cgroup: 1, ns: 4026, nspid: 1, entered: true}, "unshare"))
 	p.want()
+	// Whoever was asked about may be gone when somebody looks: later ones are asked about, too,
+	// until the answer comes.
+	p.asked = nil
+	for i := range uint32(10) {
+		p.now += 1e9
+		p.exec(proc{pid: 500 + i, cgroup: 1, ns: 4030, nspid: 10 + i, entered: true}, "date")
+	}
+	p.is("asked", "500 501 503 507", fmt.Sprint(p.askedAbout(4030)...))
+	p.facts(event.Container{Header: event.Header{ContainerID: id1, ContainerName: "late", Image: "busybox", PIDNamespace: 4030}, Runtime: Podman})
+	p.now += 100e9
+	p.is("answered", "0123 late busybox", p.exec(proc{pid: 600, cgroup: 1, ns: 4030, nspid: 30, entered: true}, "date"))
+	p.is("asked", "500 501 503 507", fmt.Sprint(p.askedAbout(4030)...))
 	// A claim to be a container that is known by its cgroup is not believed.
 	p.mkdir(7, "/docker/"+id2)
 	p.is("claim", "", p.exec(proc{pid: 300, cgroup: 1, ns: 4027, nspid: 1, entered: true, ancestors: conmon(id2)}, "sh"))
 	p.is("a program that calls itself conmon", "", p.exec(proc{pid: 400, cgroup: 1, ns: 4028, nspid: 1,
 		ancestors: strings.ReplaceAll(conmon(id1), "/usr/bin", "/tmp")}, "sh"))
+}
+
+// askedAbout are the processes of a pid namespace that were asked about.
+func (p *play) askedAbout(ns uint32) (pids []any) {
+	for _, q := range p.asked {
+		if q.PIDNamespace == ns {
+			pids = append(pids, q.PID)
+		}
+	}
+	return pids
 }
 
 func TestNotInImage(t *testing.T) {

@@ -22,7 +22,7 @@ type Header struct {
 	EID      int64  // number of the event in this agent's log, given by the store, from 1
 	Time     int64  // unix ns, from the kernel's clock
 	NTime    uint64 // ns since boot, suspend included (CLOCK_BOOTTIME)
-	Source   string // "ebpf", "audit" or "procfs"
+	Source   string // "ebpf", "audit", "procfs" or "runtime"
 	Fidelity string
 
 	PID      uint32 // thread group, in the initial pid namespace
@@ -91,7 +91,7 @@ var headerColumns = []schema.Column[*Header]{
 	schema.Time("time", func(h *Header) *int64 { return &h.Time }, "When it happened, unix seconds from the kernel's clock", schema.Additional),
 	schema.Int("ntime", func(h *Header) *uint64 { return &h.NTime }, "When it happened, nanoseconds since boot"),
 	schema.Int("eid", func(h *Header) *int64 { return &h.EID }, "Number of the event in this host's log, ascending", schema.Index),
-	schema.Str("source", func(h *Header) *string { return &h.Source }, "Where the record came from: ebpf, audit or procfs"),
+	schema.Str("source", func(h *Header) *string { return &h.Source }, "Where the record came from: ebpf, audit, procfs or runtime (what runs containers)"),
 	schema.Str("fidelity", func(h *Header) *string { return &h.Fidelity }, "Whether names were read from kernel objects (kernel), user memory (user) or afterwards (state)"),
 	schema.Int("pid", func(h *Header) *uint32 { return &h.PID }, "Process that acted (thread group)", schema.Index),
 	schema.Int("tid", func(h *Header) *uint32 { return &h.TID }, "Thread that acted", schema.OmitZero),

@@ -88,7 +88,11 @@ func (t *Text) Append(dst []byte, e event.Event) []byte {
 	if h.UID == 0 {
 		color = yellow
 	}
-	dst = t.paint(dst, color, t.appendUser(t.field[:0], h.UID), userWidth)
+	if h.PID == 0 && h.UID == event.Unset { // no process did it
+		dst = t.paint(dst, "", append(t.field[:0], '-'), userWidth)
+	} else {
+		dst = t.paint(dst, color, t.appendUser(t.field[:0], h.UID), userWidth)
+	}
 	dst = append(dst, ' ')
 	dst = t.paint(dst, "", appendContainer(t.field[:0], h), containerWidth)
 	dst = append(dst, ' ')
@@ -137,6 +141,9 @@ func appendContainer(dst []byte, h *event.Header) []byte {
 // appendProcess appends sshd>bash>curl[1234].
 func (t *Text) appendProcess(dst []byte, h *event.Header) []byte {
 	b := t.field[:0]
+	if h.PID == 0 && h.Comm == "" {
+		return t.paint(dst, "", append(b, '-'), processWidth)
+	}
 	if t.Lineage != nil {
 		t.names = t.Lineage(t.names[:0], h, maxParents)
 		for i := len(t.names) - 1; i >= 0; i-- {
