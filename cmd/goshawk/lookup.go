@@ -24,8 +24,8 @@ func lookup(dir *procfs.Dir, c *containers) func(pid uint32, into *event.Exec) b
 		if n, err := p.Sessionid(); err == nil {
 			into.Session = n
 		}
-		if path, _, err := p.Exe(); err == nil {
-			into.Path = path
+		if path, deleted, err := p.Exe(); err == nil {
+			into.Path, into.Deleted = path, deleted
 		}
 		if args, cut, err := p.Cmdline(); err == nil {
 			into.Args, into.ArgsLength, into.ArgsTruncated = string(args), uint64(len(args)), cut

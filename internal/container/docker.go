@@ -22,11 +22,12 @@ type DockerAPI struct {
 
 	mu      sync.Mutex
 	digests map[string]string // by image ID
+	pods    map[string]string // podman's: names by ID
 }
 
 // NewDocker returns a client for the socket at path.
 func NewDocker(path string) *DockerAPI {
-	return &DockerAPI{s: dial(path, false), digests: make(map[string]string)}
+	return &DockerAPI{s: dial(path, false), digests: make(map[string]string), pods: make(map[string]string)}
 }
 
 // Close lets go of idle connections.
@@ -108,6 +109,51 @@ func (d *DockerAPI) Details(ctx context.Context, id string) (*DockerDetails, err
 // Get decodes the answer to another question: a path.
 func (d *DockerAPI) Get(ctx context.Context, path string, into any) error {
 	return d.s.get(ctx, path, maxList, into)
+}
+
+// about is all that the runtime says of one container.
+func (d *DockerAPI) about(ctx context.Context, runtime, id string) (*Facts, error) {
+	details, err := d.Details(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if details.ID != id {
+		return nil, fmt.Errorf("asked for container %.12s, answered %.12q", id, details.ID)
+	}
+	f := details.facts(runtime)
+	f.Digest = d.digest(ctx, details.Image)
+	if runtime == Podman && f.PodName == "" {
+		f.PodUID, f.PodName = d.pod(ctx, id)
+	}
+	return f, nil
+}
+
+// libpod is podman's own API, which always bears a version; podman 3 to 5 take this one.
+const libpod = "/v3.0.0/libpod"
+
+// pod returns identity and name of the pod of podman's that a container is in, "" for none.
+func (d *DockerAPI) pod(ctx context.Context, id string) (uid, name string) {
+	var c struct{ Pod string }
+	if d.s.get(ctx, libpod+"/containers/"+url.PathEscape(id)+"/json", maxAnswer, &c) != nil || !lasting(c.Pod) {
+		return "", ""
+	}
+	d.mu.Lock()
+	name, ok := d.pods[c.Pod]
+	d.mu.Unlock()
+	if ok {
+		return c.Pod, name
+	}
+	var p struct{ Name string }
+	if d.s.get(ctx, libpod+"/pods/"+c.Pod+"/json", maxAnswer, &p) != nil {
+		return c.Pod, ""
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.pods) >= 1024 {
+		clear(d.pods)
+	}
+	d.pods[c.Pod] = text(p.Name)
+	return c.Pod, d.pods[c.Pod]
 }
 
 // digest returns under which digest an image was pulled, "" when it was not.

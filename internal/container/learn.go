@@ -27,6 +27,9 @@ func (t *Table) learn(e *event.Container) bool {
 				return false
 			}
 			n.in = in
+			if in.initPID == 0 && n.pid != 0 {
+				in.initPID, in.initStart, in.initNS, in.started = n.pid, n.start, 1, n.start
+			}
 		}
 	case e.Cgroup != 0:
 		g := t.groups[key{e.Cgroup, v1}]
@@ -44,6 +47,8 @@ func (t *Table) learn(e *event.Container) bool {
 			t.settle(in, root{g.path, v1})
 			t.adopt(in, root{g.path, v1})
 			t.inquire(in, g)
+			in.facts = f.merge(in.facts)
+			t.found(in, g)
 		}
 		if in.ID != e.ContainerID {
 			return false
@@ -153,9 +158,22 @@ func (t *Table) guess(g *group, r Ref, h *event.Header) *instance {
 		t.settle(in, at)
 		t.adopt(in, at)
 		t.inquire(in, g)
+		if top := t.at(at); top != nil {
+			t.found(in, top)
+		}
 	}
 	g.in = in
 	return in
+}
+
+// at finds the cgroup at a path.
+func (t *Table) at(at root) *group {
+	for k, g := range t.groups {
+		if k.v1 == at.v1 && g.died == 0 && g.path == at.path {
+			return g
+		}
+	}
+	return nil
 }
 
 // ofNamespace finds the container of a process by its pid namespace alone.
@@ -173,7 +191,7 @@ func (t *Table) ofNamespace(h *event.Header) *instance {
 		t.ns[h.PIDNamespace] = n
 	}
 	if h.ContainerPID == 1 {
-		n.start = h.Start
+		n.start, n.pid = h.Start, h.PID
 	}
 	if h.PID != 0 && n.tries < maxTries && t.now >= n.next && (n.in == nil || n.in.facts == nil || n.in.facts.Image == "") {
 		// Of several processes: each may be gone before anybody has looked at it.

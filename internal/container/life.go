@@ -1,6 +1,8 @@
 package container
 
 import (
+	"strings"
+
 	"github.com/goshawk-project/goshawk/internal/event"
 )
 
@@ -89,14 +91,32 @@ func (t *Table) uproot(at root, when uint64, e *event.Container) bool {
 	}
 	in.stopped = true
 	if e == nil {
-		h := event.Header{Kind: event.KindContainer, Time: t.wall, NTime: when, Source: "ebpf", Fidelity: event.FidelityState, BootID: t.opt.BootID}
-		h.UID, h.GID, h.EUID, h.EGID, h.AUID, h.Session = unset, unset, unset, unset, unset, unset
-		t.derive(&h, event.ContainerStop, in)
+		t.derive(t.nobody(when), event.ContainerStop, in)
 		return false
 	}
 	t.tell(e, event.ContainerStop, in)
 	e.DurationNs = in.since(when)
 	return true
+}
+
+// nobody is the header of a step that was found out afterwards: no process is known.
+func (t *Table) nobody(when uint64) *event.Header {
+	h := &event.Header{Kind: event.KindContainer, Time: t.wall, NTime: when, Source: "ebpf", Fidelity: event.FidelityState, BootID: t.opt.BootID}
+	if when != 0 && when < t.now {
+		h.Time -= int64(t.now - when)
+	}
+	h.UID, h.GID, h.EUID, h.EGID, h.AUID, h.Session = unset, unset, unset, unset, unset, unset
+	return h
+}
+
+// found tells of the making of a container whose cgroup was made before anybody knew that it
+// is one: runc, crun and ctr take any path.
+func (t *Table) found(in *instance, g *group) {
+	if g.born == 0 || in.created || g.path != in.roots[side(g.v1)] {
+		return
+	}
+	in.created = true
+	t.derive(t.nobody(g.born), event.ContainerCreate, in).Cgroup = g.id
 }
 
 // unset is the kernel's (uid_t)-1: no user is known, nobody logged in.
@@ -141,6 +161,9 @@ func (t *Table) exec(e *event.Exec, in *instance) {
 	h := &e.Header
 	isMember := t.isMember(h.PID, h.Start, in)
 	parentIs := t.isMember(h.PPID, h.PStart, in)
+	if h.PIDNamespace == 0 && byDescriptor(e) && (in.initPID == 0 || !isMember && !parentIs) {
+		return // the runtime on its way in: what it executes next, or its child does, is the container's
+	}
 	t.join(h.PID, h.Start, in)
 	switch {
 	case in.initPID == 0 && (in.fresh || h.ContainerPID == 1), in.initNS > 1 && h.ContainerPID == 1:
@@ -150,10 +173,16 @@ func (t *Table) exec(e *event.Exec, in *instance) {
 			in.started = h.NTime
 			t.derive(h, event.ContainerStart, in).Args = e.Args
 		}
-	case in.initPID == 0, isMember, parentIs, h.PIDNamespace != 0 && !e.Entered:
+	case in.initPID == 0 && !(h.ContainerPID > 1 && e.Entered), isMember, parentIs, h.PIDNamespace != 0 && !e.Entered:
 	default:
 		t.derive(h, event.ContainerExec, in).Args = e.Args
 	}
+}
+
+// byDescriptor reports whether a program was executed from an open file, as runc and crun
+// execute a copy of themselves that a container cannot write to.
+func byDescriptor(e *event.Exec) bool {
+	return e.Filename == "/proc/self/exe" || strings.HasPrefix(e.Filename, "/dev/fd/") || strings.HasPrefix(e.Filename, "/proc/self/fd/")
 }
 
 // fork makes the child of a container's process one, too.

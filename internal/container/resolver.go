@@ -347,17 +347,11 @@ func (r *Resolver) dockerEvent(ctx context.Context, runtime string, d *DockerAPI
 }
 
 func (r *Resolver) dockerDetails(ctx context.Context, runtime string, d *DockerAPI, id string) error {
-	details, err := d.Details(ctx, id)
-	if err != nil {
-		return err
+	f, err := d.about(ctx, runtime, id)
+	if err == nil {
+		r.tell(about{id: id}, f)
 	}
-	if details.ID != id {
-		return fmt.Errorf("asked for container %.12s, answered %.12q", id, details.ID)
-	}
-	f := details.facts(runtime)
-	f.Digest = d.digest(ctx, details.Image)
-	r.tell(about{id: id}, f)
-	return nil
+	return err
 }
 
 // cri lists what runs, and stays for requests. Containers that start later are asked about
@@ -539,11 +533,9 @@ func (r *Resolver) askRuntimes(q Request) *Facts {
 		if q.Runtime != "" && q.Runtime != d.Runtime {
 			continue
 		}
-		details, err := d.api.Details(r.ctx, q.ID)
+		f, err := d.api.about(r.ctx, d.Runtime, q.ID)
 		bad(d.Endpoint, err)
-		if err == nil && details.ID == q.ID {
-			f := details.facts(d.Runtime)
-			f.Digest = d.api.digest(r.ctx, details.Image)
+		if err == nil {
 			return f
 		}
 	}

@@ -137,7 +137,8 @@ type declaration struct {
 // namespace is a pid namespace of processes in no cgroup that tells.
 type namespace struct {
 	in    *instance // nil: not known, or none
-	start uint64    // of its first process; 0 not seen
+	pid   uint32    // of its first process; 0 not seen
+	start uint64
 	died  uint64
 	tries uint   // how often it was asked about
 	next  uint64 // when to ask again
@@ -217,6 +218,9 @@ func (t *Table) Seed(e *event.Exec) {
 	in := t.of(h)
 	if in == nil {
 		return
+	}
+	if h.PIDNamespace == 0 && (e.OtherMount || e.Deleted || e.Memfd) {
+		return // the runtime on its way in, as in exec
 	}
 	t.join(h.PID, h.Start, in)
 	if h.ContainerPID == 1 || in.initPID == 0 || in.initNS != 1 && h.Start < in.initStart {
@@ -467,7 +471,11 @@ func (t *Table) above(g *group) *instance {
 	if len(t.declared) > 0 {
 		if d := t.declared[root{g.path, g.v1}]; d != nil && g.born >= d.at {
 			delete(t.declared, root{g.path, g.v1})
-			in := t.make(d.ref, g, false)
+			in := t.twin(d.ref.ID, g)
+			if in != nil {
+				return in
+			}
+			in = t.make(d.ref, g, false)
 			in.facts = d.facts
 			t.settle(in, root{g.path, g.v1})
 			t.inquire(in, g)

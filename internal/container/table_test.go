@@ -38,6 +38,7 @@ type proc struct {
 	entered   bool
 	ancestors string
 	upper     bool
+	filename  string
 }
 
 func (p *play) head(kind event.ID, c proc) event.Header {
@@ -97,7 +98,7 @@ func (p *play) rmdirIn(hierarchy uint32, id uint64, path string) {
 }
 
 func (p *play) exec(c proc, args ...string) string {
-	return p.give(&event.Exec{Header: p.head(event.KindExec, c), Args: strings.Join(args, "\x00") + "\x00", Entered: c.entered, Ancestors: c.ancestors, UpperLayer: c.upper})
+	return p.give(&event.Exec{Header: p.head(event.KindExec, c), Args: strings.Join(args, "\x00") + "\x00", Entered: c.entered, Ancestors: c.ancestors, UpperLayer: c.upper, Filename: c.filename})
 }
 
 func (p *play) fork(c proc, child uint32) string {
@@ -272,7 +273,7 @@ func TestGuessed(t *testing.T) {
 	p.is("a unit is none", "", p.exec(proc{pid: 300, cgroup: 9, ns: 6, nspid: 1}, "sh"))
 	p.facts(event.Container{Header: event.Header{ContainerID: "ct-runc", Image: "shop"}, Runtime: Runc, Cgroup: 7, CgroupPath: "/ct-runc"})
 	p.is("named", "ct-runc ct-runc shop", p.exec(init, "sh"))
-	p.want("start ct-runc ct-runc sh", "amend ct-runc ct-runc shop")
+	p.want("create ct-runc ct-runc", "start ct-runc ct-runc sh", "amend ct-runc ct-runc shop")
 	p.mkdirIn(5, 70, "/ct-runc")
 	p.facts(event.Container{Header: event.Header{ContainerID: "ct-runc", Image: "shop"}, Runtime: Runc, Cgroup: 70, Hierarchy: 5, CgroupPath: "/ct-runc"})
 	p.want() // no news about the same container in the other hierarchy
@@ -282,6 +283,48 @@ func TestGuessed(t *testing.T) {
 	p.want("stop ct-runc ct-runc shop")
 }
 
+// runc and crun execute a copy of themselves in the container's cgroup before they enter its
+// pid namespace, if it has one: neither is that the container's start, nor its end the stop.
+func TestRuntimeComesIn(t *testing.T) {
+	p := newPlay(t, Options{})
+	p.mkdir(7, path1)
+	runc := proc{pid: 90, ppid: 80, cgroup: 7, filename: "/dev/fd/6"}
+	p.exec(runc, "runc", "init")
+	p.exec(proc{pid: 91, ppid: 80, cgroup: 7, ns: 5, nspid: 1, entered: true}, "sh")
+	p.exit(runc, 0)
+	runc.pid = 95
+	p.exec(runc, "runc", "init")
+	p.exec(proc{pid: 96, ppid: 80, cgroup: 7, ns: 5, nspid: 9, entered: true}, "top")
+	p.exit(runc, 0)
+	p.exit(proc{pid: 91, ppid: 80, cgroup: 7, ns: 5, nspid: 1}, 3)
+	p.want("create 0123", "start 0123 sh", "exec 0123 top", "stop 0123 status=768")
+	// With the host's pid namespace it becomes what it starts.
+	p.mkdir(8, "/docker/"+id2)
+	runc = proc{pid: 190, ppid: 80, cgroup: 8, filename: "/proc/self/exe"}
+	p.exec(runc, "runc", "init")
+	p.exec(proc{pid: 190, ppid: 80, cgroup: 8}, "agent")
+	runc.pid = 195
+	p.exec(runc, "runc", "init")
+	p.exec(proc{pid: 195, ppid: 80, cgroup: 8}, "sh")
+	p.exit(proc{pid: 190, cgroup: 8}, 0)
+	p.want("create fedc", "start fedc agent", "exec fedc sh", "stop fedc status=0")
+}
+
+// A container that ctr has announced is one, although it has a cgroup in two hierarchies.
+func TestDeclaredInBoth(t *testing.T) {
+	p := newPlay(t, Options{})
+	for _, hierarchy := range []uint32{0, 5} {
+		p.facts(event.Container{Header: event.Header{ContainerID: "c1", Image: "shop"}, Runtime: Containerd, Hierarchy: hierarchy, CgroupPath: "/default/c1"})
+	}
+	p.mkdirIn(5, 70, "/default/c1")
+	p.mkdir(7, "/default/c1")
+	p.exec(proc{pid: 91, ppid: 80, cgroup: 7, v1: 70, ns: 5, nspid: 1, entered: true}, "sh")
+	p.exit(proc{pid: 91, ppid: 80, cgroup: 7, v1: 70, ns: 5, nspid: 1}, 3)
+	p.rmdir(7, "/default/c1")
+	p.rmdirIn(5, 70, "/default/c1")
+	p.want("create c1 shop", "start c1 shop sh", "stop c1 shop status=768")
+}
+
 // A container in the host's pid namespace, at a path that says nothing: the runtime's own
 // records tell of it, by the number of its cgroup.
 func TestDeclaredByNumber(t *testing.T) {
@@ -289,6 +332,7 @@ func TestDeclaredByNumber(t *testing.T) {
 	p.mkdir(7, "/x/y")
 	p.is("not told yet", "", p.exec(proc{pid: 1, cgroup: 7}, "a"))
 	p.facts(event.Container{Header: event.Header{ContainerID: "y1"}, Runtime: Crun, Cgroup: 7})
+	p.want("create y1 y1")
 	p.is("told", "y1 y1", p.exec(proc{pid: 1, cgroup: 7}, "a"))
 	p.mkdir(8, "/x/y/sub")
 	p.is("below", "y1 y1", p.exec(proc{pid: 1, cgroup: 8}, "a"))
@@ -359,6 +403,15 @@ func TestByNamespace(t *testing.T) {
 	p.now += 100e9
 	p.is("answered", "0123 late busybox", p.exec(proc{pid: 600, cgroup: 1, ns: 4030, nspid: 30, entered: true}, "date"))
 	p.is("asked", "500 501 503 507", fmt.Sprint(p.askedAbout(4030)...))
+	// One that ran before anybody knew ends with its first process.
+	p.rows = nil
+	first := proc{pid: 700, cgroup: 1, ns: 4031, nspid: 1}
+	seed := &event.Exec{Header: p.head(event.KindExec, first)}
+	p.table.Seed(seed)
+	p.facts(event.Container{Header: event.Header{ContainerID: id3, ContainerName: "old", Image: "busybox", PIDNamespace: 4031}, Runtime: Podman})
+	p.exec(proc{pid: 710, ppid: 9, cgroup: 1, ns: 4031, nspid: 20, entered: true}, "top")
+	p.exit(first, 7)
+	p.want("amend 5555 old busybox", "exec 5555 old busybox top", "stop 5555 old busybox status=1792")
 	// A claim to be a container that is known by its cgroup is not believed.
 	p.mkdir(7, "/docker/"+id2)
 	p.is("claim", "", p.exec(proc{pid: 300, cgroup: 1, ns: 4027, nspid: 1, entered: true, ancestors: conmon(id2)}, "sh"))

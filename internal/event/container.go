@@ -110,7 +110,7 @@ var containerKind = kindOf[Container](Kind{
 		schema.Str("image_id", func(e *Container) *string { return &e.ImageID }, "Identity of the image on this host"),
 		schema.Str("image_digest", func(e *Container) *string { return &e.Digest }, "Digest under which the image was pulled"),
 		schema.Raw("labels", func(e *Container) *string { return &e.Labels }, "Labels, a JSON object"),
-		schema.Str("pod_uid", func(e *Container) *string { return &e.PodUID }, "Identity of the Kubernetes pod"),
+		schema.Str("pod_uid", func(e *Container) *string { return &e.PodUID }, "Identity of the pod"),
 		schema.Str("root_path", func(e *Container) *string { return &e.RootPath }, "Root directory of the container as the host sees it"),
 		schema.Str("cgroup_path", func(e *Container) *string { return &e.CgroupPath }, "Cgroup of the container, from the root of its hierarchy"),
 		schema.Int("container_cgroup_id", func(e *Container) *uint64 { return &e.Cgroup }, "Number of that cgroup", schema.OmitZero),

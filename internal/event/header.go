@@ -115,7 +115,7 @@ var headerColumns = []schema.Column[*Header]{
 	schema.Str("container_id", func(h *Header) *string { return &h.ContainerID }, "Container, empty on the host"),
 	schema.Str("container_name", func(h *Header) *string { return &h.ContainerName }, "Name of the container"),
 	schema.Str("image", func(h *Header) *string { return &h.Image }, "Image of the container"),
-	schema.Str("pod_name", func(h *Header) *string { return &h.PodName }, "Kubernetes pod"),
+	schema.Str("pod_name", func(h *Header) *string { return &h.PodName }, "Pod of Kubernetes, or of podman"),
 	schema.Str("pod_namespace", func(h *Header) *string { return &h.PodNamespace }, "Kubernetes namespace of the pod"),
 }
 
