@@ -1,0 +1,384 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// engines starts the runtimes that the test is to try: all that are installed by `make
+// test`, or in a guest, which has no other, runc.
+func (c *containerBench) engines() []*engine {
+	names := strings.Split("runc,crun,containerd,docker,podman,rootless", ",")
+	if os.Getenv("GOSHAWK_KERNELTEST") != "" {
+		names = []string{"runc"}
+	}
+	if s := os.Getenv("GOSHAWK_RUNTIMES"); s != "" {
+		names = strings.Split(s, ",")
+	}
+	keepDelegation(c.t)
+	makeImage(c.t, c.tar, shopImage, c.rootfs, "/entry")
+	var all []*engine
+	for _, name := range names {
+		switch name {
+		case "runc":
+			all = append(all, c.oci("runc", "runc"))
+		case "crun":
+			all = append(all, c.oci("crun", crunCommand()...))
+		case "containerd":
+			all = append(all, c.containerd()...)
+		case "docker":
+			all = append(all, c.docker())
+		case "podman":
+			all = append(all, c.podman()...)
+		case "rootless":
+			all = append(all, c.rootless())
+		default:
+			c.t.Fatalf("GOSHAWK_RUNTIMES names %q", name)
+		}
+	}
+	return all
+}
+
+// record is an event as it was printed.
+type record map[string]any
+
+func (r record) text(key string) string {
+	switch v := r[key].(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	default:
+		return fmt.Sprint(v)
+	}
+}
+
+func (r record) args() []string {
+	var out []string
+	list, _ := r["args"].([]any)
+	for _, a := range list {
+		out = append(out, fmt.Sprint(a))
+	}
+	return out
+}
+
+// stream reads what a running agent prints, as it comes.
+type stream struct {
+	t       *testing.T
+	file    *os.File
+	rest    []byte
+	records []record
+}
+
+func openStream(t *testing.T, path string) *stream {
+	t.Helper()
+	f, err := os.Open(path)
+	mustDo(t, err)
+	t.Cleanup(func() { f.Close() })
+	return &stream{t: t, file: f}
+}
+
+// read takes what has come since.
+func (s *stream) read() []record {
+	s.t.Helper()
+	var b bytes.Buffer
+	_, err := b.ReadFrom(s.file)
+	mustDo(s.t, err)
+	s.rest = append(s.rest, b.Bytes()...)
+	for {
+		line, rest, ok := bytes.Cut(s.rest, []byte{'\n'})
+		if !ok {
+			return s.records
+		}
+		d := json.NewDecoder(bytes.NewReader(line))
+		d.UseNumber()
+		var r record
+		if err := d.Decode(&r); err != nil {
+			s.t.Fatalf("%v in %q", err, line)
+		}
+		s.rest = rest
+		s.records = append(s.records, r)
+	}
+}
+
+// belongs reports whether a record tells of a program that a box runs.
+func (b *box) belongs(r record) bool {
+	switch r.text("kind") {
+	case "exec":
+		return strings.HasPrefix(filepath.Base(r.text("path")), "busybox") && slices.Contains(r.args(), b.token)
+	case "connect":
+		return r.text("remote_port") == strconv.Itoa(b.port)
+	case "dns":
+		return strings.HasPrefix(r.text("question"), b.token+".")
+	}
+	return false
+}
+
+// TestLiveContainers starts containers of each runtime before the agent, while it starts and
+// afterwards, does things in them, and looks at what is told of it.
+func TestLiveContainers(t *testing.T) {
+	c := newBench(t)
+	engines := c.engines()
+	var boxes []*box
+	start := func(t *testing.T, when string) {
+		t.Run(when, func(t *testing.T) {
+			for _, e := range engines {
+				b := &box{engine: e.name, port: 41000 + len(boxes)}
+				b.token = fmt.Sprintf("%s%d", when, len(boxes))
+				b.name = "goshawk-" + b.token
+				boxes = append(boxes, b)
+				t.Run(e.name, func(t *testing.T) {
+					t.Parallel()
+					e.run(t, b)
+				})
+			}
+		})
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+	byBox := func(b *box) *engine {
+		return engines[slices.IndexFunc(engines, func(e *engine) bool { return e.name == b.engine })]
+	}
+	each := func(name string, do func(t *testing.T, e *engine, b *box)) {
+		t.Run(name, func(t *testing.T) {
+			for _, b := range boxes {
+				t.Run(b.engine+" "+b.token, func(t *testing.T) {
+					t.Parallel()
+					do(t, byBox(b), b)
+				})
+			}
+		})
+		if t.Failed() {
+			t.FailNow()
+		}
+	}
+
+	start(t, "before")
+	starting := make(chan *live)
+	root := t.TempDir()
+	go func() { // the agent is ready at some time while containers start
+		defer close(starting)
+		starting <- startRun(t, root, "--format", "json")
+	}()
+	start(t, "between")
+	l, ok := <-starting
+	if !ok {
+		t.FailNow()
+	}
+	s := openStream(t, l.out)
+	start(t, "after")
+	each("exec", func(t *testing.T, e *engine, b *box) { e.exec(t, b, "/work", b.token, strconv.Itoa(b.port)) })
+	for _, b := range boxes {
+		b.pid = b.first(t)
+	}
+
+	missing := ""
+	within(t, "all is told of all containers", func() bool {
+		records := s.read()
+		missing = ""
+		for _, b := range boxes {
+			if m := b.missing(records, byBox(b)); m != "" {
+				missing += fmt.Sprintf("%s %s: %s\n", b.engine, b.token, m)
+			}
+		}
+		return missing == ""
+	}, func() string { return missing })
+
+	each("query", func(t *testing.T, _ *engine, b *box) { b.query(t, root) })
+	each("stop", func(t *testing.T, e *engine, b *box) { e.stop(t, b) })
+	within(t, "the end of all containers is told", func() bool {
+		records := s.read()
+		missing = ""
+		for _, b := range boxes {
+			if !slices.ContainsFunc(records, func(r record) bool {
+				return r.text("kind") == "container" && r.text("operation") == "stop" && r.text("container_id") == b.id && r.text("exit_code") == "7"
+			}) {
+				missing += fmt.Sprintf("%s %s; told was:\n", b.engine, b.token)
+				for _, r := range records {
+					if r.text("kind") == "container" && r.text("container_id") == b.id {
+						missing += fmt.Sprintln(r)
+					}
+				}
+			}
+		}
+		return missing == ""
+	}, func() string { return missing })
+	if code, stderr := l.stop(os.Interrupt); code != 0 || !strings.Contains(stderr, "\nlost: none\n") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	checkAttribution(t, boxes, s.read())
+}
+
+// first finds the first process of a box.
+func (b *box) first(t *testing.T) int {
+	t.Helper()
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range files {
+		line, err := os.ReadFile(f)
+		if err == nil && bytes.Contains(line, []byte("/entry\x00"+b.token+"\x00")) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+			if status, err := os.ReadFile(filepath.Join(filepath.Dir(f), "status")); err == nil && bytes.HasPrefix(status, []byte("Name:\tentry\n")) ||
+				bytes.Contains(line, []byte("/bin/sh\x00/entry")) {
+				return pid
+			}
+		}
+	}
+	t.Fatalf("%s %s: no first process", b.engine, b.token)
+	return 0
+}
+
+// cgroup is the number of the cgroup v2 that the first process is in.
+func (b *box) cgroup(t *testing.T) string {
+	t.Helper()
+	lines, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", b.pid))
+	mustDo(t, err)
+	for line := range strings.Lines(string(lines)) {
+		if path, ok := strings.CutPrefix(line, "0::"); ok {
+			for _, mount := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+				if _, err := os.Stat(mount + "/cgroup.procs"); err != nil {
+					continue
+				}
+				var st syscall.Stat_t
+				mustDo(t, syscall.Stat(mount+strings.TrimSpace(path), &st))
+				return strconv.FormatUint(st.Ino, 10)
+			}
+		}
+	}
+	t.Fatalf("no cgroup v2 in %q", lines)
+	return ""
+}
+
+// missing says what has not been told of a box, or has been told wrongly.
+func (b *box) missing(records []record, e *engine) string {
+	seen := map[string]bool{}
+	for _, r := range records {
+		if r.text("container_id") != b.id {
+			continue
+		}
+		kind := r.text("kind")
+		if kind == "container" {
+			seen["container "+r.text("operation")] = true
+			continue
+		}
+		if !b.belongs(r) || !b.whole(r, e) {
+			continue
+		}
+		seen[kind] = true
+		if kind == "exec" && strings.HasPrefix(r.text("path"), "/tmp/busybox-") && r.text("not_in_image") == "true" {
+			seen["exec of a file not in the image"] = true
+		}
+	}
+	want := []string{"exec", "connect", "dns", "container exec"}
+	if b.engine != "podman rootless" { // whose images are copied, not laid under
+		want = append(want, "exec of a file not in the image")
+	}
+	if strings.HasPrefix(b.token, "after") {
+		want = append(want, "container start")
+		if b.engine != "podman rootless" { // which has no cgroup
+			want = append(want, "container create")
+		}
+	}
+	var lacks []string
+	for _, w := range want {
+		if !seen[w] {
+			lacks = append(lacks, w)
+		}
+	}
+	return strings.Join(lacks, ", ")
+}
+
+// whole reports whether a record has all columns of a container.
+func (b *box) whole(r record, e *engine) bool {
+	if r.text("container_name") != b.name || r.text("pod_name") != b.pod || r.text("container_pid") == "" {
+		return false
+	}
+	for name, want := range e.want {
+		if r.text(name) != want {
+			return false
+		}
+	}
+	return true
+}
+
+// checkAttribution holds every record against the box that it belongs to.
+func checkAttribution(t *testing.T, boxes []*box, records []record) {
+	t.Helper()
+	owner := map[string]*box{} // by process
+	since := map[string]string{}
+	byID := map[string]*box{}
+	for _, b := range boxes {
+		byID[b.id] = b
+	}
+	for _, r := range records {
+		id := r.text("container_id")
+		for _, b := range boxes {
+			if !b.belongs(r) {
+				continue
+			}
+			if id != b.id {
+				t.Errorf("%s %s: an event of container %q: %v", b.engine, b.token, id, r)
+			}
+			if p := r.text("process_id"); p != "" && r.text("kind") == "exec" && owner[p] == nil {
+				owner[p], since[p] = b, r.text("ntime")
+			}
+		}
+		b := byID[id]
+		if b == nil {
+			continue
+		}
+		if name := r.text("container_name"); name != "" && name != b.name {
+			t.Errorf("%s %s is called %q: %v", b.engine, b.token, name, r)
+		}
+		if image := r.text("image"); image != "" && image != shopImage {
+			t.Errorf("%s %s has image %q: %v", b.engine, b.token, image, r)
+		}
+	}
+	after := func(r record, ntime string) bool {
+		a, _ := strconv.ParseUint(r.text("ntime"), 10, 64)
+		b, _ := strconv.ParseUint(ntime, 10, 64)
+		return a >= b
+	}
+	for _, r := range records {
+		p := r.text("process_id")
+		if b := owner[p]; b != nil && after(r, since[p]) && r.text("container_id") != b.id {
+			t.Errorf("%s %s: its process is in container %q: %v", b.engine, b.token, r.text("container_id"), r)
+		}
+	}
+}
+
+// query asks the agent about a box while it runs.
+func (b *box) query(t *testing.T, root string) {
+	rows := query(t, root, fmt.Sprintf("SELECT time, container_name, image, path, cmdline FROM process_events WHERE container_id = '%s' AND container_name <> ''", b.id))
+	if !slices.ContainsFunc(rows, func(r map[string]string) bool {
+		return len(r) == 5 && r["container_name"] == b.name && r["image"] == shopImage && r["path"] == "/bin/busybox" && r["cmdline"] == "/bin/true "+b.token
+	}) {
+		t.Errorf("process_events has %d rows, none as wanted", len(rows))
+	}
+	// The files of a container, by a process in it.
+	rows = query(t, root, fmt.Sprintf("SELECT h.sha256, h.pid_with_namespace, f.size, f.type FROM hash AS h JOIN file AS f USING (path, pid_with_namespace) "+
+		"WHERE h.path = '/work' AND h.pid_with_namespace = %d", b.pid))
+	want := []map[string]string{{"sha256": sha256Of(workScript), "pid_with_namespace": strconv.Itoa(b.pid), "size": strconv.Itoa(len(workScript)), "type": "regular"}}
+	check(t, "a file in the container", rows, want)
+	rows = query(t, root, fmt.Sprintf("SELECT name FROM os_version WHERE pid_with_namespace = %d", b.pid))
+	check(t, "os_version", rows, []map[string]string{{"name": "Shop"}})
+	// The same event in its native table, with its number and where the host sees the file.
+	rows = query(t, root, fmt.Sprintf("SELECT cgroup_id, container_pid, host_path FROM exec_events WHERE container_id = '%s' AND path = '/bin/busybox' AND args LIKE '%%/bin/true%%' ORDER BY eid DESC LIMIT 1", b.id))
+	if len(rows) != 1 {
+		t.Fatalf("exec_events has %d rows", len(rows))
+	}
+	check(t, "cgroup", rows[0]["cgroup_id"], b.cgroup(t))
+	var there, inside syscall.Stat_t
+	mustDo(t, syscall.Stat(fmt.Sprintf("/proc/%d/root/bin/busybox", b.pid), &inside))
+	if err := syscall.Stat(rows[0]["host_path"], &there); err != nil || there.Ino != inside.Ino || there.Size != inside.Size {
+		t.Errorf("host_path %q: %v, inode %d, in the container it is %d", rows[0]["host_path"], err, there.Ino, inside.Ino)
+	}
+}
