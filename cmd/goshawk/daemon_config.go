@@ -120,10 +120,18 @@ func (d *daemon) warnIdle(names []string) {
 
 // apply puts a configuration and its flags in force.
 func (d *daemon) apply(c *config.Config, f *config.Flags) error {
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	return d.put(c, f)
+}
+
+// put is apply, for whoever holds applying.
+func (d *daemon) put(c *config.Config, f *config.Flags) error {
+	d.inForce = c
 	// The engine only when it would be another: queries that run keep theirs.
 	key, err := json.Marshal([]any{c.Tables, c.Views, c.DisableSubscribers, f.Bool("audit_allow_fork_process_events"),
 		f.Bool("audit_allow_failed_socket_events"), f.Bool("audit_allow_null_accept_socket_events"), f.Bool("audit_allow_unix"),
-		f.Bool("audit_allow_accept_socket_events")})
+		f.Bool("audit_allow_accept_socket_events"), d.extensionNames()})
 	if err != nil {
 		return err
 	}

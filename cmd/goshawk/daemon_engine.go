@@ -123,6 +123,15 @@ func (d *daemon) buildEngine(c *config.Config, f *config.Flags) (*sql.Engine, er
 			names[strings.ToLower(name)] = true
 		}
 	}
+	if d.manager != nil {
+		for _, r := range d.manager.Relations() {
+			// Registered under no name of ours; a configuration may have taken it since.
+			if name := r.Def().Name; !names[strings.ToLower(name)] {
+				names[strings.ToLower(name)] = true
+				kept = append(kept, r)
+			}
+		}
+	}
 	for _, t := range c.Tables {
 		if names[strings.ToLower(t.Name)] {
 			d.logger.Warn(fmt.Sprintf("%s: ATC Table: %s overrides core table; Refusing registration", t.Where, t.Name))

@@ -23,6 +23,7 @@ import (
 	"github.com/goshawk-project/goshawk/internal/config"
 	"github.com/goshawk-project/goshawk/internal/ctl"
 	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/extension"
 	"github.com/goshawk-project/goshawk/internal/procfs"
 	api "github.com/goshawk-project/goshawk/internal/remote"
 	"github.com/goshawk-project/goshawk/internal/schedule"
@@ -50,10 +51,14 @@ type daemon struct {
 	engines   *engines
 	scheduler *schedule.Scheduler
 	loggers   *loggers
-	remote    *remoteParts // nil: no server
+	remote    *remoteParts       // nil: no server
+	manager   *extension.Manager // nil: the socket for extensions is not served
 	errOut    io.Writer
 
 	flags atomic.Pointer[config.Flags] // in force
+
+	applying sync.Mutex     // held while a configuration, or an extension's tables, are put in force
+	inForce  *config.Config // what apply was told last
 
 	mu      sync.Mutex
 	config  *config.Config // the last good one; nil: none yet
@@ -133,7 +138,13 @@ func (d *daemon) run(ctx context.Context, out, errOut io.Writer) (err error) {
 			defer os.Remove(path)
 		}
 	}
+	if err := d.openManager(); err != nil {
+		return err
+	}
 	if err := d.firstConfig(ctx); err != nil {
+		return err
+	}
+	if err := d.awaitExtensions(ctx); err != nil {
 		return err
 	}
 	if d.server, err = ctl.Listen(d.options.socketPath(), d, ctl.Options{}); err != nil {
@@ -296,6 +307,9 @@ func (d *daemon) close() error {
 	var errs []error
 	if d.server != nil {
 		errs = append(errs, d.server.Close())
+	}
+	if d.manager != nil {
+		errs = append(errs, d.manager.Close())
 	}
 	if d.engines != nil {
 		d.engines.close()

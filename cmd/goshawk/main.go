@@ -52,7 +52,11 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == canary.Argument {
 		os.Exit(canary.Child())
 	}
-	os.Exit(execute(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	args := os.Args[1:]
+	if strings.HasSuffix(os.Args[0], ".ext") { // as osqueryd starts what extensions.load names
+		args = append([]string{"extension"}, args...)
+	}
+	os.Exit(execute(args, os.Stdin, os.Stdout, os.Stderr))
 }
 
 // execute runs one command line and returns its exit code.
@@ -102,7 +106,7 @@ the present state of the host.`,
 	}
 	root.SetUsageTemplate(usageTemplate)
 	root.SetHelpTemplate("{{.Long}}\n\n" + usageTemplate)
-	root.AddCommand(newRun(), newDaemon(), newQuery(), newCheck(), newTables(), newRules(), newVersion())
+	root.AddCommand(newRun(), newDaemon(), newExtension(), newQuery(), newCheck(), newTables(), newRules(), newVersion())
 	return root
 }
 

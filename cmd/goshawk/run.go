@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"slices"
 	"strings"
@@ -33,6 +34,9 @@ type runOptions struct {
 
 	stopOwner, withOwner bool // of audit
 	idle                 bool // nothing is watched: the daemon without events
+
+	// attach runs beside the agent; when it ends, so does the agent.
+	attach func(context.Context, *answers) error
 
 	expiry   int64
 	maxRows  int64

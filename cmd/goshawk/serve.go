@@ -11,6 +11,7 @@ import (
 	"github.com/goshawk-project/goshawk/internal/agent"
 	"github.com/goshawk-project/goshawk/internal/ctl"
 	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/schema"
 	"github.com/goshawk-project/goshawk/internal/sql"
 	"github.com/goshawk-project/goshawk/internal/store"
 	"github.com/goshawk-project/goshawk/internal/table"
@@ -23,19 +24,29 @@ type answers struct {
 	memory *memory
 	engine *sql.Engine
 	server *ctl.Server
+	tables []schema.Relation
 }
 
 // serve opens the socket of a running agent, whose tables are told env.
 func serve(path string, env *table.Env, a *agent.Agent, s *store.Store, m *memory) (*answers, error) {
 	h := &answers{agent: a, store: s, memory: m}
 	var err error
-	if h.engine, err = sql.Open(relations(env, h.self, s), sql.Options{}); err != nil {
+	h.tables = relations(env, h.self, s)
+	if h.engine, err = sql.Open(h.tables, sql.Options{}); err != nil {
 		return nil, err
 	}
 	if h.server, err = ctl.Listen(path, h, ctl.Options{}); err != nil {
 		return nil, errors.Join(err, h.engine.Close())
 	}
 	return h, nil
+}
+
+// sync waits until what has happened is in the store.
+func (h *answers) sync(ctx context.Context) error {
+	if err := h.agent.Sync(ctx); err != nil && !errors.Is(err, agent.ErrStopped) {
+		return err
+	}
+	return nil
 }
 
 // close ends all queries.

@@ -202,6 +202,17 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 			_ = a.TellLosses(ctx) // fails when the agent has ended, which tells them too
 		})
 	}
+	if o.attach != nil {
+		attached := make(chan error, 1)
+		go func() {
+			attached <- o.attach(ctx, answers)
+			cancel()
+		}()
+		defer func() {
+			cancel()
+			err = errors.Join(err, <-attached)
+		}()
+	}
 	fmt.Fprintln(errOut, readyLine(w.sources.name(), w.sources.hooks(), &o.host))
 	summary, err := a.Run(ctx)
 	printSummary(errOut, summary)

@@ -36,7 +36,12 @@ func osqueryInfoTable(env *Env) schema.Relation {
 			schema.Str("version", func(i row) *string { return &i.version }, "Version of osquery that the agent is compatible with").Collated("version"),
 			schema.Str("config_hash", func(i row) *string { return &i.hash }, "SHA-1 of the configuration in force").Collated("nocase"),
 			schema.Bool("config_valid", func(i row) *bool { return &i.valid }, "1 when the configuration was loaded and is valid"),
-			fixed("extensions", "inactive", "Whether osquery extensions can attach: inactive"),
+			schema.Calc("extensions", schema.Text, func(row) schema.Value {
+				if env.Extensions == nil {
+					return schema.TextValue("inactive")
+				}
+				return schema.TextValue("active")
+			}, "Whether osquery extensions can attach: active or inactive"),
 			fixed("build_platform", "linux", "Platform of the build, as the official packages name it"),
 			fixed("build_distro", "centos7", "Distribution of the build, as the official packages name it"),
 			schema.Int("start_time", func(i row) *int64 { return &i.start }, "When the agent started, unix seconds", schema.OmitZero).As(schema.Integer),
@@ -100,29 +105,93 @@ func osqueryFlagsTable(env *Env) schema.Relation {
 	return t.Bind()
 }
 
+// Extension is one that is registered over osquery's extension socket.
+type Extension struct {
+	UUID                     int64
+	Name, Version, SDK, Path string
+	Type                     string // core or extension
+	Tables                   []string
+}
+
+func osqueryExtensionsTable(env *Env) schema.Relation {
+	type row = *Extension
+	t := &schema.Table[row]{
+		Name: "osquery_extensions",
+		Doc:  "The agent itself, and the osquery extensions that are registered.",
+		Columns: []schema.Column[row]{
+			schema.Int("uuid", func(e row) *int64 { return &e.UUID }, "Number of the extension, 0 for the agent"),
+			schema.Str("name", func(e row) *string { return &e.Name }, "Name"),
+			schema.Str("version", func(e row) *string { return &e.Version }, "Version").Collated("version"),
+			schema.Str("sdk_version", func(e row) *string { return &e.SDK }, "Version of osquery's SDK that it was built with").Collated("version"),
+			schema.Str("path", func(e row) *string { return &e.Path }, "Socket where it answers"),
+			schema.Str("type", func(e row) *string { return &e.Type }, "core or extension"),
+		},
+	}
+	t.Rows = func(ctx context.Context, q *schema.Query) ([]row, error) {
+		if env.Extensions == nil {
+			return nil, nil
+		}
+		socket, list := env.Extensions()
+		version := env.Version
+		if version == "" {
+			version = OsqueryVersion
+		}
+		rows := []row{{Name: "core", Version: version, SDK: "0.0.0", Path: socket, Type: "core"}}
+		for i := range list {
+			list[i].Type = "extension"
+			rows = append(rows, &list[i])
+		}
+		return rows, nil
+	}
+	return t.Bind()
+}
+
+// registered is a row of osquery_registry.
+type registered struct {
+	registry, name string
+	owner          int64
+}
+
+// plugins are those that are no tables: osquery's names of what the daemon can do.
+var plugins = [...]registered{
+	{"config", "filesystem", 0}, {"config", "tls", 0}, {"distributed", "tls", 0}, {"enroll", "tls", 0},
+	{"logger", "filesystem", 0}, {"logger", "stdout", 0}, {"logger", "syslog", 0}, {"logger", "tls", 0},
+}
+
 func osqueryRegistryTable(env *Env) schema.Relation {
-	text := func(name string, of func(string) string, doc string) schema.Column[string] {
-		return schema.Calc(name, schema.Text, func(r string) schema.Value { return schema.TextValue(of(r)) }, doc)
+	type row = *registered
+	number := func(name string, n int64, doc string) schema.Column[row] {
+		return schema.Calc(name, schema.Integer, func(row) schema.Value { return schema.IntValue(n) }, doc)
 	}
-	number := func(name string, n int64, doc string) schema.Column[string] {
-		return schema.Calc(name, schema.Integer, func(string) schema.Value { return schema.IntValue(n) }, doc)
-	}
-	t := &schema.Table[string]{
+	t := &schema.Table[row]{
 		Name: "osquery_registry",
-		Doc:  "What this agent offers, in osquery's terms: its tables.",
-		Columns: []schema.Column[string]{
-			text("registry", func(string) string { return "table" }, "Kind of plugin: table"),
-			text("name", func(name string) string { return name }, "Name of the table"),
-			number("owner_uuid", 0, "Extension that owns it: 0, the agent itself"),
+		Doc:  "What this agent offers, in osquery's terms: its tables, those of extensions, and its plugins.",
+		Columns: []schema.Column[row]{
+			schema.Str("registry", func(r row) *string { return &r.registry }, "Kind of plugin: table, config, logger, distributed, enroll"),
+			schema.Str("name", func(r row) *string { return &r.name }, "Name"),
+			schema.Int("owner_uuid", func(r row) *int64 { return &r.owner }, "Extension that owns it; 0 is the agent itself").As(schema.Integer),
 			number("internal", 0, "1 for a plugin that only the agent uses"),
 			number("active", 1, "1 when it can be used"),
 		},
 	}
-	t.Rows = func(ctx context.Context, q *schema.Query) ([]string, error) {
-		var rows []string
+	t.Rows = func(ctx context.Context, q *schema.Query) ([]row, error) {
+		owners := map[string]int64{}
+		if env.Extensions != nil {
+			_, list := env.Extensions()
+			for _, e := range list {
+				for _, name := range e.Tables {
+					owners[name] = e.UUID
+				}
+			}
+		}
+		var rows []row
+		for i := range plugins {
+			rows = append(rows, &plugins[i])
+		}
 		for _, def := range env.Tables() {
-			rows = append(rows, def.Name)
-			rows = append(rows, def.Aliases...)
+			for _, name := range append([]string{def.Name}, def.Aliases...) {
+				rows = append(rows, &registered{"table", name, owners[name]})
+			}
 		}
 		return rows, nil
 	}

@@ -21,8 +21,6 @@ var pending = []struct{ name, brings string }{
 	{"syslog_events", "osquery-named event tables"},
 	{"yara_events", "osquery-named event tables"},
 
-	{"osquery_extensions", "the extension socket"},
-
 	{"iptables", "network and certificate tables"},
 
 	{"yara_file", "YARA, in the artefact that has it"},

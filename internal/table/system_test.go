@@ -209,6 +209,10 @@ func TestOsqueryRegistry(t *testing.T) {
 	all := All(env)
 	r := all[slices.IndexFunc(all, func(r schema.Relation) bool { return r.Def().Name == "osquery_registry" })]
 	got := cells(r, scan(t, r, whereAll()), "registry", "name", "owner_uuid", "internal", "active")
+	if !slices.ContainsFunc(got, func(row []string) bool { return row[0] == "logger" && row[1] == "tls" }) {
+		t.Error("no plugin that is no table")
+	}
+	got = slices.DeleteFunc(got, func(row []string) bool { return row[0] != "table" })
 	if len(got) != len(all) {
 		t.Fatalf("%d rows for %d tables", len(got), len(all))
 	}

@@ -34,6 +34,9 @@ type Env struct {
 	// Schedule and Packs return the scheduled queries and the packs; nil: there are none.
 	Schedule func() []ScheduledQuery
 	Packs    func() []Pack
+	// Extensions returns those that are registered, and the socket where they do that; nil: the
+	// socket is not served.
+	Extensions func() (socket string, list []Extension)
 	// Carves returns the carves there are, and Carve begins one of the files that patterns
 	// in osquery's language match; nil: there is no carver.
 	Carves func() ([]Carve, error)
@@ -101,6 +104,7 @@ func hostTables(env *Env) []schema.Relation {
 		osqueryInfoTable(env),
 		osqueryFlagsTable(env),
 		osqueryRegistryTable(env),
+		osqueryExtensionsTable(env),
 		osqueryScheduleTable(env),
 		osqueryPacksTable(env),
 		carvesTable(env),
