@@ -305,14 +305,6 @@ static __always_inline struct call call_of_socket(struct socket *socket, u64 add
 	return call_below(BPF_CORE_READ(socket, sk), address, length);
 }
 
-/* A socket of one path of a connection over several: its owner tells. */
-static __always_inline bool is_subflow(const struct sock *sk)
-{
-	const struct tcp_sock *t = (void *)sk;
-
-	return bpf_core_field_exists(t->is_mptcp) && is_tcp(sk) && BPF_CORE_READ(t, is_mptcp);
-}
-
 #define O_NONBLOCK 04000
 
 /* How a connect that does not wait ended: with an error, or with a SYN sent. */

@@ -18,6 +18,7 @@
 #include "exit.bpf.h"
 #include "socket.bpf.h"
 #include "call.bpf.h"
+#include "way.bpf.h"
 #include "datagram.bpf.h"
 #include "dns.bpf.h"
 #include "cgroup.bpf.h"

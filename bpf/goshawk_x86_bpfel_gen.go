@@ -215,6 +215,8 @@ const (
 	GoshawkProgOnAcceptKprobe           = "on_accept_kprobe"
 	GoshawkProgOnAcceptPairEnter        = "on_accept_pair_enter"
 	GoshawkProgOnAcceptPairExit         = "on_accept_pair_exit"
+	GoshawkProgOnBind4                  = "on_bind4"
+	GoshawkProgOnBind6                  = "on_bind6"
 	GoshawkProgOnBindDeniedFexit        = "on_bind_denied_fexit"
 	GoshawkProgOnBindDeniedKprobe       = "on_bind_denied_kprobe"
 	GoshawkProgOnBindDeniedKretprobe    = "on_bind_denied_kretprobe"
@@ -233,6 +235,8 @@ const (
 	GoshawkProgOnCgroupRmdirRawTp       = "on_cgroup_rmdir_raw_tp"
 	GoshawkProgOnCgroupRmdirTpBtf       = "on_cgroup_rmdir_tp_btf"
 	GoshawkProgOnCgroupRmdirTracepoint  = "on_cgroup_rmdir_tracepoint"
+	GoshawkProgOnConnect4               = "on_connect4"
+	GoshawkProgOnConnect6               = "on_connect6"
 	GoshawkProgOnConnectDeniedFexit     = "on_connect_denied_fexit"
 	GoshawkProgOnConnectDeniedKprobe    = "on_connect_denied_kprobe"
 	GoshawkProgOnConnectDeniedKretprobe = "on_connect_denied_kretprobe"
@@ -273,6 +277,13 @@ const (
 	GoshawkProgOnStateTpBtf             = "on_state_tp_btf"
 	GoshawkProgOnStateTpBtfSecond       = "on_state_tp_btf_second"
 	GoshawkProgOnStateTracepoint        = "on_state_tracepoint"
+	GoshawkProgOnUringAcceptRawTp       = "on_uring_accept_raw_tp"
+	GoshawkProgOnUringAcceptTpBtf       = "on_uring_accept_tp_btf"
+	GoshawkProgOnUringBindRawTp         = "on_uring_bind_raw_tp"
+	GoshawkProgOnUringBindTpBtf         = "on_uring_bind_tp_btf"
+	GoshawkProgOnUringConnectRawTp      = "on_uring_connect_raw_tp"
+	GoshawkProgOnUringConnectTpBtf      = "on_uring_connect_tp_btf"
+	GoshawkVarByCall                    = "by_call"
 	GoshawkVarCgroupPathTold            = "cgroup_path_told"
 	GoshawkVarDnsPort                   = "dns_port"
 	GoshawkVarIteratorSlot              = "iterator_slot"
@@ -290,6 +301,8 @@ const (
 	GoshawkVarOvlInode                  = "ovl_inode"
 	GoshawkVarOvlMetacopy               = "ovl_metacopy"
 	GoshawkVarPreemptible               = "preemptible"
+	GoshawkVarTaskRegs                  = "task_regs"
+	GoshawkVarUringHook                 = "uring_hook"
 	GoshawkVarV1Controller              = "v1_controller"
 	GoshawkVarV1Hierarchy               = "v1_hierarchy"
 	GoshawkVarWithEnv                   = "with_env"
@@ -348,6 +361,8 @@ type GoshawkProgramSpecs struct {
 	OnAcceptKprobe           *ebpf.ProgramSpec `ebpf:"on_accept_kprobe"`
 	OnAcceptPairEnter        *ebpf.ProgramSpec `ebpf:"on_accept_pair_enter"`
 	OnAcceptPairExit         *ebpf.ProgramSpec `ebpf:"on_accept_pair_exit"`
+	OnBind4                  *ebpf.ProgramSpec `ebpf:"on_bind4"`
+	OnBind6                  *ebpf.ProgramSpec `ebpf:"on_bind6"`
 	OnBindDeniedFexit        *ebpf.ProgramSpec `ebpf:"on_bind_denied_fexit"`
 	OnBindDeniedKprobe       *ebpf.ProgramSpec `ebpf:"on_bind_denied_kprobe"`
 	OnBindDeniedKretprobe    *ebpf.ProgramSpec `ebpf:"on_bind_denied_kretprobe"`
@@ -366,6 +381,8 @@ type GoshawkProgramSpecs struct {
 	OnCgroupRmdirRawTp       *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_raw_tp"`
 	OnCgroupRmdirTpBtf       *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_tp_btf"`
 	OnCgroupRmdirTracepoint  *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_tracepoint"`
+	OnConnect4               *ebpf.ProgramSpec `ebpf:"on_connect4"`
+	OnConnect6               *ebpf.ProgramSpec `ebpf:"on_connect6"`
 	OnConnectDeniedFexit     *ebpf.ProgramSpec `ebpf:"on_connect_denied_fexit"`
 	OnConnectDeniedKprobe    *ebpf.ProgramSpec `ebpf:"on_connect_denied_kprobe"`
 	OnConnectDeniedKretprobe *ebpf.ProgramSpec `ebpf:"on_connect_denied_kretprobe"`
@@ -406,6 +423,12 @@ type GoshawkProgramSpecs struct {
 	OnStateTpBtf             *ebpf.ProgramSpec `ebpf:"on_state_tp_btf"`
 	OnStateTpBtfSecond       *ebpf.ProgramSpec `ebpf:"on_state_tp_btf_second"`
 	OnStateTracepoint        *ebpf.ProgramSpec `ebpf:"on_state_tracepoint"`
+	OnUringAcceptRawTp       *ebpf.ProgramSpec `ebpf:"on_uring_accept_raw_tp"`
+	OnUringAcceptTpBtf       *ebpf.ProgramSpec `ebpf:"on_uring_accept_tp_btf"`
+	OnUringBindRawTp         *ebpf.ProgramSpec `ebpf:"on_uring_bind_raw_tp"`
+	OnUringBindTpBtf         *ebpf.ProgramSpec `ebpf:"on_uring_bind_tp_btf"`
+	OnUringConnectRawTp      *ebpf.ProgramSpec `ebpf:"on_uring_connect_raw_tp"`
+	OnUringConnectTpBtf      *ebpf.ProgramSpec `ebpf:"on_uring_connect_tp_btf"`
 }
 
 // GoshawkMapSpecs contains maps before they are loaded into the kernel.
@@ -427,6 +450,7 @@ type GoshawkMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type GoshawkVariableSpecs struct {
+	ByCall         *ebpf.VariableSpec `ebpf:"by_call"`
 	CgroupPathTold *ebpf.VariableSpec `ebpf:"cgroup_path_told"`
 	DnsPort        *ebpf.VariableSpec `ebpf:"dns_port"`
 	IteratorSlot   *ebpf.VariableSpec `ebpf:"iterator_slot"`
@@ -444,6 +468,8 @@ type GoshawkVariableSpecs struct {
 	OvlInode       *ebpf.VariableSpec `ebpf:"ovl_inode"`
 	OvlMetacopy    *ebpf.VariableSpec `ebpf:"ovl_metacopy"`
 	Preemptible    *ebpf.VariableSpec `ebpf:"preemptible"`
+	TaskRegs       *ebpf.VariableSpec `ebpf:"task_regs"`
+	UringHook      *ebpf.VariableSpec `ebpf:"uring_hook"`
 	V1Controller   *ebpf.VariableSpec `ebpf:"v1_controller"`
 	V1Hierarchy    *ebpf.VariableSpec `ebpf:"v1_hierarchy"`
 	WithEnv        *ebpf.VariableSpec `ebpf:"with_env"`
@@ -498,6 +524,7 @@ func (m *GoshawkMaps) Close() error {
 //
 // It can be passed to LoadGoshawkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type GoshawkVariables struct {
+	ByCall         *ebpf.Variable `ebpf:"by_call"`
 	CgroupPathTold *ebpf.Variable `ebpf:"cgroup_path_told"`
 	DnsPort        *ebpf.Variable `ebpf:"dns_port"`
 	IteratorSlot   *ebpf.Variable `ebpf:"iterator_slot"`
@@ -515,6 +542,8 @@ type GoshawkVariables struct {
 	OvlInode       *ebpf.Variable `ebpf:"ovl_inode"`
 	OvlMetacopy    *ebpf.Variable `ebpf:"ovl_metacopy"`
 	Preemptible    *ebpf.Variable `ebpf:"preemptible"`
+	TaskRegs       *ebpf.Variable `ebpf:"task_regs"`
+	UringHook      *ebpf.Variable `ebpf:"uring_hook"`
 	V1Controller   *ebpf.Variable `ebpf:"v1_controller"`
 	V1Hierarchy    *ebpf.Variable `ebpf:"v1_hierarchy"`
 	WithEnv        *ebpf.Variable `ebpf:"with_env"`
@@ -535,6 +564,8 @@ type GoshawkPrograms struct {
 	OnAcceptKprobe           *ebpf.Program `ebpf:"on_accept_kprobe"`
 	OnAcceptPairEnter        *ebpf.Program `ebpf:"on_accept_pair_enter"`
 	OnAcceptPairExit         *ebpf.Program `ebpf:"on_accept_pair_exit"`
+	OnBind4                  *ebpf.Program `ebpf:"on_bind4"`
+	OnBind6                  *ebpf.Program `ebpf:"on_bind6"`
 	OnBindDeniedFexit        *ebpf.Program `ebpf:"on_bind_denied_fexit"`
 	OnBindDeniedKprobe       *ebpf.Program `ebpf:"on_bind_denied_kprobe"`
 	OnBindDeniedKretprobe    *ebpf.Program `ebpf:"on_bind_denied_kretprobe"`
@@ -553,6 +584,8 @@ type GoshawkPrograms struct {
 	OnCgroupRmdirRawTp       *ebpf.Program `ebpf:"on_cgroup_rmdir_raw_tp"`
 	OnCgroupRmdirTpBtf       *ebpf.Program `ebpf:"on_cgroup_rmdir_tp_btf"`
 	OnCgroupRmdirTracepoint  *ebpf.Program `ebpf:"on_cgroup_rmdir_tracepoint"`
+	OnConnect4               *ebpf.Program `ebpf:"on_connect4"`
+	OnConnect6               *ebpf.Program `ebpf:"on_connect6"`
 	OnConnectDeniedFexit     *ebpf.Program `ebpf:"on_connect_denied_fexit"`
 	OnConnectDeniedKprobe    *ebpf.Program `ebpf:"on_connect_denied_kprobe"`
 	OnConnectDeniedKretprobe *ebpf.Program `ebpf:"on_connect_denied_kretprobe"`
@@ -593,6 +626,12 @@ type GoshawkPrograms struct {
 	OnStateTpBtf             *ebpf.Program `ebpf:"on_state_tp_btf"`
 	OnStateTpBtfSecond       *ebpf.Program `ebpf:"on_state_tp_btf_second"`
 	OnStateTracepoint        *ebpf.Program `ebpf:"on_state_tracepoint"`
+	OnUringAcceptRawTp       *ebpf.Program `ebpf:"on_uring_accept_raw_tp"`
+	OnUringAcceptTpBtf       *ebpf.Program `ebpf:"on_uring_accept_tp_btf"`
+	OnUringBindRawTp         *ebpf.Program `ebpf:"on_uring_bind_raw_tp"`
+	OnUringBindTpBtf         *ebpf.Program `ebpf:"on_uring_bind_tp_btf"`
+	OnUringConnectRawTp      *ebpf.Program `ebpf:"on_uring_connect_raw_tp"`
+	OnUringConnectTpBtf      *ebpf.Program `ebpf:"on_uring_connect_tp_btf"`
 }
 
 func (p *GoshawkPrograms) Close() error {
@@ -608,6 +647,8 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnAcceptKprobe,
 		p.OnAcceptPairEnter,
 		p.OnAcceptPairExit,
+		p.OnBind4,
+		p.OnBind6,
 		p.OnBindDeniedFexit,
 		p.OnBindDeniedKprobe,
 		p.OnBindDeniedKretprobe,
@@ -626,6 +667,8 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnCgroupRmdirRawTp,
 		p.OnCgroupRmdirTpBtf,
 		p.OnCgroupRmdirTracepoint,
+		p.OnConnect4,
+		p.OnConnect6,
 		p.OnConnectDeniedFexit,
 		p.OnConnectDeniedKprobe,
 		p.OnConnectDeniedKretprobe,
@@ -666,6 +709,12 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnStateTpBtf,
 		p.OnStateTpBtfSecond,
 		p.OnStateTracepoint,
+		p.OnUringAcceptRawTp,
+		p.OnUringAcceptTpBtf,
+		p.OnUringBindRawTp,
+		p.OnUringBindTpBtf,
+		p.OnUringConnectRawTp,
+		p.OnUringConnectTpBtf,
 	)
 }
 

@@ -8,7 +8,8 @@
  *   UDP without connect  datagram.bpf.h
  *
  * Who opened a connection is kept by socket until its close, which often happens in a
- * softirq, where the current task is nobody in particular.
+ * softirq, where the current task is nobody in particular. Of a connection whose beginning was
+ * not seen, it is whoever lets go of it first: shuts it down, or closes its last descriptor.
  */
 
 #define AF_UNSPEC 0
@@ -22,9 +23,11 @@
 #define IPPROTO_MPTCP 262
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
+#define TCP_FIN_WAIT1 4
 #define TCP_FIN_WAIT2 5
 #define TCP_CLOSE 7
 #define TCP_LAST_ACK 9
+#define TCP_LISTEN 10
 #define TCP_CLOSING 11
 #define ENOENT 2
 #define EINTR 4
@@ -204,7 +207,7 @@ SHARED void emit_owned(CTX_PARAM const struct sock *sk, struct owner *o, u16 kin
 	r->head.time = now;
 	r->head.kind = kind;
 	r->head.size = size;
-	r->duration = now - o->since;
+	r->duration = o->since ? now - o->since : 0;
 	r->result = result;
 	r->fd = kind == KIND_CLOSE ? -1 : o->fd; /* by then it is nobody's or another's */
 	if (kind == KIND_CLOSE)
@@ -225,32 +228,60 @@ static __always_inline void count_passed(u64 key)
 	}
 }
 
+/* A socket of one path of a connection over several: its owner tells. */
+static __always_inline bool is_subflow(const struct sock *sk)
+{
+	const struct tcp_sock *t = (void *)sk;
+
+	return bpf_core_field_exists(t->is_mptcp) && is_tcp(sk) && BPF_CORE_READ(t, is_mptcp);
+}
+
+/* tcp_close_state(): the process lets go of the connection. */
+static __always_inline bool lets_go(int new)
+{
+	return new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK;
+}
+
+#ifndef LEGACY
+static int listens(const struct sock *sk);
+#endif
+
 SHARED int on_state(CTX_PARAM const struct sock *sk, int old, int new)
 {
-	struct owner *o, fresh;
+	u16 kind = new == TCP_SYN_SENT ? KIND_CONNECT : KIND_CLOSE;
+	struct owner *o = NULL, fresh;
 	u64 key = (u64)sk, now;
 	struct told t = {};
 	int err;
 
-	if (new == TCP_SYN_SENT) {
+#ifndef LEGACY
+	if (new == TCP_LISTEN)
+		return listens(sk);
+#endif
+	if (new != TCP_SYN_SENT) {
+		o = bpf_map_lookup_elem(&owners, &key);
+		if (lets_go(new) ? o || !wanted(KIND_CLOSE) || is_subflow(sk) : !o)
+			return 0;
+	}
+	if (!o) {
 		if (protocol_of(sk) != IPPROTO_TCP)
 			return 0;
 		__builtin_memset(&fresh, 0, sizeof(fresh));
-		fill_head(&fresh.head, (struct task_struct *)bpf_get_current_task(), KIND_CONNECT, 0);
-		fresh.since = fresh.head.time;
+		fill_head(&fresh.head, (struct task_struct *)bpf_get_current_task(), kind, 0);
 		fresh.fd = -1;
-		fresh.state = STATE_CONNECTING;
-		fresh.in_call = 1;
-		count_passed(key);
+		fresh.state = STATE_OPEN;
+		if (new == TCP_SYN_SENT) {
+			fresh.since = fresh.head.time;
+			fresh.state = STATE_CONNECTING;
+			fresh.in_call = 1;
+			count_passed(key);
+		}
 		if (bpf_map_update_elem(&owners, &key, &fresh, BPF_ANY)) {
-			COUNT(KIND_CONNECT, generated);
-			COUNT(KIND_CONNECT, lost_map);
+			COUNT(kind, generated);
+			COUNT(kind, lost_map);
 		}
 		return 0;
 	}
-	o = bpf_map_lookup_elem(&owners, &key);
-	if (!o)
-		return 0;
 	now = now();
 	if (new != TCP_CLOSE) {
 		emit_owned(CTX sk, o, KIND_CONNECT, 0, now);
@@ -284,7 +315,11 @@ SHARED int on_state(CTX_PARAM const struct sock *sk, int old, int new)
 
 static __always_inline bool state_matters(int old, int new)
 {
-	return new == TCP_SYN_SENT || new == TCP_CLOSE || old == TCP_SYN_SENT;
+#ifndef LEGACY
+	if (new == TCP_LISTEN)
+		return by_call & (1 << KIND_LISTEN);
+#endif
+	return new == TCP_SYN_SENT || new == TCP_CLOSE || old == TCP_SYN_SENT || lets_go(new);
 }
 
 #ifndef LEGACY

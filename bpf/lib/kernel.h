@@ -222,7 +222,13 @@ struct list_head {
 	struct list_head *next, *prev;
 };
 
+struct thread_info {
+	unsigned long flags;
+	u32 status;
+};
+
 struct task_struct {
+	struct thread_info thread_info;
 	pid_t pid;
 	pid_t tgid;
 	struct task_struct *real_parent;
@@ -359,9 +365,26 @@ struct socket {
 	struct sock *sk;
 };
 
+struct sockaddr;
+struct io_cqe {
+	__s32 res;
+};
+struct io_kiocb {
+	struct file *file;
+	u8 opcode;
+	struct io_cqe cqe;
+};
+struct io_connect {
+	struct sockaddr *addr;
+	int addr_len;
+};
+struct io_accept {
+	u32 file_slot;
+};
+
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long di, si, dx, ax;
+	unsigned long di, si, dx, ax, orig_ax;
 };
 #define FUNC_ARG1(r) ((r)->di)
 #define FUNC_ARG2(r) ((r)->si)
@@ -370,10 +393,14 @@ struct pt_regs {
 #define CALL_ARG1(r) BPF_CORE_READ(r, di)
 #define CALL_ARG2(r) BPF_CORE_READ(r, si)
 #define CALL_ARG3(r) BPF_CORE_READ(r, dx)
+#define CALL_NUMBER(r) BPF_CORE_READ(r, orig_ax)
+/* TS_COMPAT of asm/thread_info.h: a 32-bit call, by whichever program */
+#define IN_COMPAT_CALL(t) (BPF_CORE_READ(t, thread_info.status) & 2)
 #elif defined(__TARGET_ARCH_arm64)
 struct pt_regs {
 	u64 regs[31];
 	u64 orig_x0;
+	__s32 syscallno;
 };
 #define FUNC_ARG1(r) ((r)->regs[0])
 #define FUNC_ARG2(r) ((r)->regs[1])
@@ -382,6 +409,9 @@ struct pt_regs {
 #define CALL_ARG1(r) BPF_CORE_READ(r, orig_x0)
 #define CALL_ARG2(r) BPF_CORE_READ(r, regs[1])
 #define CALL_ARG3(r) BPF_CORE_READ(r, regs[2])
+#define CALL_NUMBER(r) BPF_CORE_READ(r, syscallno)
+/* TIF_32BIT of asm/thread_info.h */
+#define IN_COMPAT_CALL(t) (BPF_CORE_READ(t, thread_info.flags) & (1 << 22))
 #endif
 
 /* The classic tracepoints syscalls/sys_enter_* and sys_exit_*. */

@@ -79,6 +79,8 @@ struct {
 volatile const u64 kinds = ~0ULL; /* bit n: the kind numbered n is wanted */
 volatile const bool with_env;
 volatile u32 no_state_hook; /* nothing is attached to inet_sock_set_state */
+volatile u32 uring_hook;    /* something is attached to io_uring_complete */
+volatile u64 by_call;	    /* bit n: the kind numbered n is told at native system calls alone */
 volatile const u16 dns_port = 53;
 volatile const bool ovl_inode;	  /* from 4.13 on overlayfs has struct ovl_inode */
 volatile const bool ovl_metacopy; /* from 4.19 on an upper file may lack its content there */
@@ -89,6 +91,7 @@ volatile const bool ovl_metacopy; /* from 4.19 on an upper file may lack its con
 volatile const __s32 v1_controller = -1;
 volatile const __s32 v1_hierarchy = -1;
 volatile const bool cgroup_path_told; /* from 4.19 on the tracepoints hand the path over */
+volatile const bool task_regs;	      /* from 5.15 on there is bpf_task_pt_regs() */
 
 #define SETTING(name) (name)
 

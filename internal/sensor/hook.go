@@ -113,6 +113,16 @@ var hooks = []hook{
 		{"tracepoint", []string{"on_listen_exit"}},
 		{"tracepoint_pair", []string{"on_listen_pair_enter", "on_listen_pair_exit"}},
 	}},
+	{"bind_below", []event.ID{event.KindBind}, []tier{
+		{"cgroup", []string{"on_bind4", "on_bind6"}},
+	}},
+	{"connect_below", []event.ID{event.KindConnect}, []tier{
+		{"cgroup", []string{"on_connect4", "on_connect6"}},
+	}},
+	{"io_uring", []event.ID{event.KindConnect, event.KindAccept, event.KindBind, event.KindListen}, []tier{
+		{"tp_btf", []string{"on_uring_connect_tp_btf", "on_uring_accept_tp_btf", "on_uring_bind_tp_btf"}},
+		{"raw_tp", []string{"on_uring_connect_raw_tp", "on_uring_accept_raw_tp", "on_uring_bind_raw_tp"}},
+	}},
 	{"datagram", []event.ID{event.KindConnect}, []tier{
 		{"cgroup", []string{"on_sendmsg4", "on_sendmsg6"}},
 	}},
@@ -124,6 +134,19 @@ var hooks = []hook{
 		{"raw_tp", []string{"on_cgroup_mkdir_raw_tp", "on_cgroup_rmdir_raw_tp", "on_cgroup_rename_raw_tp"}},
 		{"tracepoint", []string{"on_cgroup_mkdir_tracepoint", "on_cgroup_rmdir_tracepoint", "on_cgroup_rename_tracepoint"}},
 	}},
+}
+
+// beside are hooks for what the tracepoints of system calls do not tell of (bpf/way.bpf.h): they
+// are attached only where a hook named here is at one of those.
+var beside = map[string][]string{
+	"bind_below":    {"bind"},
+	"connect_below": {"connect"},
+	"io_uring":      {"connect", "accept", "bind", "listen"},
+}
+
+// atCalls reports whether a hook is at tracepoints of system calls, if it is one named in beside.
+func (a *attached) atCalls() bool {
+	return a.tier != nil && strings.HasPrefix(a.tier.name, "tracepoint")
 }
 
 // each attaches one program to several functions.
@@ -287,6 +310,11 @@ func (l *loader) attachAll(hooks []hook, wanted, asked uint64) ([]*attached, err
 	works := 0
 	for i := range hooks {
 		if kindMask(hooks[i].kinds)&wanted == 0 {
+			continue
+		}
+		if of := beside[hooks[i].name]; of != nil && !slices.ContainsFunc(all, func(a *attached) bool {
+			return slices.Contains(of, a.hook.name) && a.atCalls()
+		}) {
 			continue
 		}
 		a := &attached{hook: &hooks[i]}

@@ -91,7 +91,7 @@ func grants(t *testing.T, obj *object) []grant {
 			}
 			all = append(all, g)
 		}
-		if works == 0 && !obj.perf {
+		if works == 0 && !obj.perf && refusal(t, h.name, h.tiers[0].name) == "" {
 			t.Errorf("no tier of hook %s works here", h.name)
 		}
 	}

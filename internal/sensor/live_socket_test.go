@@ -21,6 +21,35 @@ func TestLiveSocket(t *testing.T) {
 	eachTier(t, Options{Kinds: socketKinds}, sockets)
 }
 
+// A connection that was there before is told of when it ends, by whoever ends it.
+func TestLiveSocketBefore(t *testing.T) {
+	needRoot(t)
+	inNetwork(t, nil, func(s *side) {
+		lfd, lport := s.listener(unix.AF_INET, &unix.SockaddrInet4{Addr: loop4}, 8)
+		cfd := s.socket(unix.AF_INET, unix.SOCK_STREAM)
+		s.must(unix.Connect(cfd, &unix.SockaddrInet4{Addr: loop4, Port: lport}))
+		cport := port(t, cfd)
+		afd, _, err := unix.Accept(lfd)
+		s.must(err)
+		_, err = unix.Write(cfd, make([]byte, 100))
+		s.must(err)
+		s.l, s.late = watch(t, Options{Kinds: socketKinds}), true
+		_, err = unix.Write(afd, make([]byte, 20))
+		s.must(err)
+		s.must(unix.Shutdown(cfd, unix.SHUT_WR))
+		if n := s.readAll(afd); n != 100 {
+			t.Fatalf("read %d bytes", n)
+		}
+		s.close(afd)
+		s.readAll(cfd)
+		s.close(cfd, lfd)
+		s.expect(
+			tcp(event.KindClose, "127.0.0.1", lport, "127.0.0.1", cport, bytes2(20, 100)),
+			tcp(event.KindClose, "127.0.0.1", cport, "127.0.0.1", lport, bytes2(100, 20)),
+		)
+	})
+}
+
 // below says whether a tier sees calls below the system call: without their descriptor, over
 // the kernel's own copy of the address.
 func below(tier string) bool { return tier == "fexit" || tier == "kprobe" }
@@ -32,6 +61,7 @@ type side struct {
 	tid   int
 	began uint64 // threads before may have had this tid
 	ns    uint32
+	late  bool // connections were there before anybody watched
 }
 
 func newSide(t *testing.T, l *live) *side {
@@ -149,8 +179,8 @@ func (s *side) compare(got, want []*event.Socket) {
 		if below(s.l.tiers[kind.String()]) {
 			w.FD, w.Fidelity = -1, event.FidelityKernel
 		}
-		if g.Kind == event.KindClose && g.DurationNs == 0 {
-			s.t.Error("close without a duration")
+		if g.Kind == event.KindClose && (g.DurationNs == 0) != s.late {
+			s.t.Errorf("close with a duration of %d", g.DurationNs)
 		}
 		compare(s.t, &w, g)
 	}

@@ -22,6 +22,7 @@ var refusals = []struct {
 	why     string
 }{
 	{"5.10.", "connect accept bind listen", "tracepoint", "bpf_task_pt_regs() is there since 5.15"},
+	{"5.10.", "io_uring", "tp_btf raw_tp", "io_uring_complete is given the request since 5.19"},
 	{"-fc", "", "fexit fentry", "trampolines are refused to everybody (EPERM); seen on all of make test-kernels"},
 	{"-fc", "", "kprobe", "built without CONFIG_KPROBES; seen on all of make test-kernels"},
 }
@@ -48,6 +49,7 @@ var tested = map[string]string{
 	"exec": "TestLiveExec", "fork": "TestLiveProcess", "exit": "TestLiveProcess",
 	"tcp_state": "TestLiveSocket", "connect": "TestLiveSocket", "accept": "TestLiveSocket", "bind": "TestLiveSocket",
 	"listen": "TestLiveSocket", "datagram": "TestLiveSocket",
+	"bind_below": "TestLiveWays", "connect_below": "TestLiveWays", "io_uring": "TestLiveWays",
 	"dns": "TestLiveDNS", "cgroup": "TestLiveCgroup",
 }
 

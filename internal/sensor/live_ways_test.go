@@ -101,9 +101,7 @@ func (s *side) calls(way, tier string) {
 		local(event.KindAccept, name, stream),
 	}
 	if !below(tier) && way != "native" {
-		want = slices.DeleteFunc(want, func(e *event.Socket) bool {
-			return e != connected && (native == 0 || e.Kind != event.KindBind && e.Kind != event.KindListen)
-		})
+		want = s.besideCalls(want, way, native == 1)
 	}
 	got := s.here()
 	order := func(a, b *event.Socket) int {
@@ -139,6 +137,38 @@ func (s *side) calls(way, tier string) {
 		}
 		compare(s.t, &w, g)
 	}
+}
+
+// besideCalls is what of want is told, and how, where tracepoints tell native calls alone, when
+// all was asked in another way: but for bind and listen, where those were native.
+func (s *side) besideCalls(want []*event.Socket, way string, native bool) []*event.Socket {
+	ring := strings.HasPrefix(way, "io_uring")
+	told := slices.ContainsFunc(s.l.s.Hooks(), func(h event.Hook) bool { return h.Name == "io_uring" && h.Tier != "" })
+	return slices.DeleteFunc(want, func(e *event.Socket) bool {
+		setUp := e.Kind == event.KindBind || e.Kind == event.KindListen
+		switch {
+		case native && setUp:
+			return false
+		case e.Kind == event.KindConnect && e.Protocol == "tcp" && e.Result == "ok":
+			return false
+		case ring && told:
+			if e.Kind != event.KindAccept {
+				e.FD = -1
+			}
+			if e.Kind == event.KindBind && e.Result != "ok" {
+				e.Fidelity, e.LocalAddress, e.LocalPort = "", "", 0
+			}
+			return false
+		case ring && way != "io_uring worker" && !kernelAtLeast(5, 15): // nothing tells what the call is
+			return true
+		}
+		e.FD = -1
+		if e.Kind == event.KindConnect && e.Protocol == "udp" {
+			e.Result, e.LocalAddress, e.LocalPort = "in_progress", "0.0.0.0", 0
+			return false
+		}
+		return !setUp || e.Protocol != "tcp" || e.Result != "ok"
+	})
 }
 
 func list(events []*event.Socket) string {

@@ -7,10 +7,12 @@ package sensor
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -147,7 +149,7 @@ func (s *Sensor) open() error {
 	} else {
 		s.seed, s.seedRefused = l.load(placeOf("on_seed"))
 	}
-	if err := s.tellStateHook(spec); err != nil {
+	if err := s.tellHooks(spec); err != nil {
 		return err
 	}
 	s.decode = newDecoder(o)
@@ -201,6 +203,7 @@ func configure(obj *object, spec *ebpf.CollectionSpec, o *Options, wanted uint64
 		"with_env":         len(o.Env) > 0,
 		"iterator_slot":    uint32(cpus),
 		"preemptible":      kernelAtLeast(6, 15),
+		"task_regs":        features.HaveProgramHelper(ebpf.Tracing, asm.FnTaskPtRegs) == nil,
 	} {
 		v := spec.Variables[name]
 		if v == nil {
@@ -237,15 +240,25 @@ func kindMask(kinds []event.ID) uint64 {
 	return m
 }
 
-// tellStateHook lets the exit of connect(2) speak for TCP when nothing below it can.
-func (s *Sensor) tellStateHook(spec *ebpf.CollectionSpec) error {
+// tellHooks lets the programs know which hooks are there to tell what, and which are not: the
+// exit of connect(2) speaks for TCP when nothing below it can, and what is asked in other ways than
+// a native system call is told apart when the hooks see nothing else (bpf/way.bpf.h).
+func (s *Sensor) tellHooks(spec *ebpf.CollectionSpec) error {
+	var noState, uring uint32 = 1, 0
+	var byCall uint64
 	for _, h := range s.hooks {
-		if h.hook.name == "tcp_state" && h.tier != nil {
-			return nil
+		switch {
+		case h.tier == nil:
+		case h.hook.name == "tcp_state":
+			noState = 0
+		case h.hook.name == "io_uring":
+			uring = 1
+		case slices.Contains(beside["io_uring"], h.hook.name) && h.atCalls():
+			byCall |= 1 << h.hook.kinds[0]
 		}
 	}
 	if s.object.perf {
-		s.settings.NoStateHook = 1
+		s.settings.NoStateHook = noState
 		return s.putSettings()
 	}
 	bss := s.maps[".bss"]
@@ -253,7 +266,14 @@ func (s *Sensor) tellStateHook(spec *ebpf.CollectionSpec) error {
 		return errors.New("BUG: BPF object has no .bss")
 	}
 	value := make([]byte, bss.ValueSize())
-	value[spec.Variables["no_state_hook"].Offset] = 1
+	put := func(name string, n uint64) {
+		v := spec.Variables[name]
+		b := binary.NativeEndian.AppendUint64(nil, n) // little-endian, as the objects are
+		copy(value[v.Offset:v.Offset+v.Size()], b)
+	}
+	put("no_state_hook", uint64(noState))
+	put("uring_hook", uint64(uring))
+	put("by_call", byCall)
 	return bss.Put(uint32(0), value)
 }
 

@@ -64,6 +64,9 @@ func (d *decoder) socketEvent(r *bpf.GoshawkRecSocket, path []byte, b *event.Bat
 		e.Family = "inet6"
 	}
 	e.Protocol = protocolName(r.Protocol)
+	if e.Kind == event.KindBind && r.Result < 0 && r.LocalPort == 0 && r.Local == [16]uint8{} {
+		return // what was asked for is not known: bpf/way.bpf.h
+	}
 	e.LocalAddress, e.LocalPort = d.address(r.Family, &r.Local), r.LocalPort
 	if e.Kind != event.KindBind && e.Kind != event.KindListen {
 		e.RemoteAddress, e.RemotePort = d.address(r.Family, &r.Remote), r.RemotePort
