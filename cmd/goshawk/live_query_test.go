@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -65,6 +66,34 @@ func TestLiveQuery(t *testing.T) {
 	l.stop(os.Kill)
 	check(t, "from the store", query(t, root, sql), rows)
 	check(t, "instance from the store", query(t, root, info), instance)
+}
+
+// TestLiveTop looks at a running agent: as text, and on a terminal.
+func TestLiveTop(t *testing.T) {
+	root := t.TempDir()
+	startRun(t, root, "--kinds", "exec,fork,exit")
+	load(t, "top", 40)
+	out, err := exec.Command("goshawk", "top", "--root-dir", root, "--interval", "100ms", "--count", "2").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, want := range []string{`(?m)^goshawk [\d:]{8}  source=ebpf  0\.0 events/s  lost 0$`, `(?m)^goshawk .*  source=ebpf  [\d.]+ events/s  lost 0$`,
+		`(?m)^exec +- +\d{2,} +0$`, `(?m)^exec +\d+\.\d +\d{2,} +0$`, `(?m)^\d{2,} +\d{2,} +- +/\S*/true$`} {
+		if !regexp.MustCompile(want).Match(out) {
+			t.Errorf("nothing like %s in\n%s", want, out)
+		}
+	}
+
+	cmd := exec.Command("goshawk", "top", "--root-dir", root, "--interval", "100ms")
+	cmd.Env = append(os.Environ(), "TERM=xterm")
+	s := startOnScreen(t, cmd)
+	s.expect(`source=ebpf`)
+	s.expect(`exec .*[0-9]`)
+	s.expect(`/true`)
+	s.send("q")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after q: %v", err)
+	}
 }
 
 // TestLiveBalanceBySQL asks the agent whether generated = delivered + filtered + lost.

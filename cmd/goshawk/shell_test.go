@@ -72,10 +72,15 @@ func openTerminal(t *testing.T) (master, slave *os.File) {
 
 func startShell(t *testing.T, history, args string) *screen {
 	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestShellChild$")
+	cmd.Env = append(os.Environ(), "GOSHAWK_TEST_SHELL="+history, "GOSHAWK_TEST_ARGS="+args, "TERM=xterm", "INPUTRC=/dev/null")
+	return startOnScreen(t, cmd)
+}
+
+func startOnScreen(t *testing.T, cmd *exec.Cmd) *screen {
+	t.Helper()
 	master, slave := openTerminal(t)
-	s := &screen{t: t, master: master, done: make(chan struct{})}
-	s.cmd = exec.Command(os.Args[0], "-test.run=^TestShellChild$")
-	s.cmd.Env = append(os.Environ(), "GOSHAWK_TEST_SHELL="+history, "GOSHAWK_TEST_ARGS="+args, "TERM=xterm", "INPUTRC=/dev/null")
+	s := &screen{t: t, master: master, cmd: cmd, done: make(chan struct{})}
 	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = slave, slave, slave
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := s.cmd.Start(); err != nil {
