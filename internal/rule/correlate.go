@@ -162,8 +162,10 @@ func (c *correlationRule) readAliases(n *yaml.Node) error {
 const (
 	// maxGroups bounds the groups of all correlations; the one that was quiet longest goes.
 	maxGroups = 4096
-	// maxCounted bounds what a group remembers.
+	// maxCounted bounds what a group remembers, the oldest going first.
 	maxCounted = 10_000
+	// maxSightings bounds what all groups remember together, some 20 MB.
+	maxSightings = 100_000
 )
 
 // groups are what correlations have seen, by rule and values.
@@ -171,12 +173,14 @@ type groups struct {
 	by map[string]*group
 	// The most recently used is first.
 	first, last *group
+	sightings   int // of all groups
 }
 
 type group struct {
 	key        string
 	prev, next *group
-	seen       []sighting // oldest first
+	seen       []sighting     // oldest first
+	values     map[string]int // how many of seen have which value, of those that have one
 }
 
 // sighting is a finding that a correlation counts.
@@ -207,8 +211,60 @@ func (g *groups) of(key []byte) (x *group, evicted bool) {
 }
 
 func (g *groups) drop(x *group) {
+	g.forget(x, len(x.seen))
 	delete(g.by, x.key)
 	g.unlink(x)
+}
+
+// forget lets the oldest n sightings of a group go.
+func (g *groups) forget(x *group, n int) {
+	for _, s := range x.seen[:n] {
+		if s.value == "" {
+			continue
+		}
+		if x.values[s.value]--; x.values[s.value] == 0 {
+			delete(x.values, s.value)
+		}
+	}
+	clear(x.seen[:n])
+	x.seen = x.seen[n:]
+	g.sightings -= n
+}
+
+// add keeps a sighting in a group, in order of time, and lets those before since go; it returns
+// how many went for want of room.
+func (g *groups) add(x *group, s sighting, since time.Duration) (evicted int) {
+	old := 0
+	for old < len(x.seen) && x.seen[old].at < since {
+		old++
+	}
+	g.forget(x, old)
+	if len(x.seen) >= maxCounted {
+		g.forget(x, 1)
+		evicted++
+	}
+	for g.sightings >= maxSightings {
+		if g.last == x {
+			evicted++
+			g.forget(x, 1)
+			continue
+		}
+		evicted += len(g.last.seen)
+		g.drop(g.last)
+	}
+	i := len(x.seen)
+	for i > 0 && x.seen[i-1].at > s.at {
+		i--
+	}
+	x.seen = slices.Insert(x.seen, i, s)
+	g.sightings++
+	if s.value != "" {
+		if x.values == nil {
+			x.values = make(map[string]int)
+		}
+		x.values[s.value]++
+	}
+	return evicted
 }
 
 func (g *groups) link(x *group) {
@@ -259,7 +315,7 @@ func (en *Engine) correlate(c *correlationRule, r *Rule, e event.Event) {
 		s.value = strings.Clone(text)
 	}
 	s.evidence = string(appendEvidence(nil, e))
-	x.add(s, now-c.timespan)
+	en.counts.evicted += uint64(en.groups.add(x, s, now-c.timespan))
 	if !c.holds(x) {
 		return
 	}
@@ -270,25 +326,11 @@ func (en *Engine) correlate(c *correlationRule, r *Rule, e event.Event) {
 		}
 		en.evidence = append(en.evidence, s.evidence...)
 	}
-	x.seen = x.seen[:0]
+	en.groups.forget(x, len(x.seen))
 	en.alert(c.rule, e, append(en.evidence, ']'))
 	for _, outer := range en.now.of[c.rule] {
 		en.correlate(outer, c.rule, e)
 	}
-}
-
-// add keeps a sighting, in order of time, and lets those before since go.
-func (x *group) add(s sighting, since time.Duration) {
-	old := 0
-	for old < len(x.seen) && (x.seen[old].at < since || len(x.seen)-old >= maxCounted) {
-		old++
-	}
-	x.seen = slices.Delete(x.seen, 0, old)
-	i := len(x.seen)
-	for i > 0 && x.seen[i-1].at > s.at {
-		i--
-	}
-	x.seen = slices.Insert(x.seen, i, s)
 }
 
 // holds reports whether what a group has seen makes the correlation true.
@@ -297,11 +339,7 @@ func (c *correlationRule) holds(x *group) bool {
 	case "event_count":
 		return c.within(int64(len(x.seen)))
 	case "value_count":
-		values := make(map[string]bool)
-		for _, s := range x.seen {
-			values[s.value] = true
-		}
-		return c.within(int64(len(values)))
+		return c.within(int64(len(x.values)))
 	case "temporal":
 		var members uint64
 		for _, s := range x.seen {

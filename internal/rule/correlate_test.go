@@ -128,4 +128,33 @@ func TestCorrelationIsBounded(t *testing.T) {
 	if n := len(en.groups.first.seen); n > maxCounted {
 		t.Errorf("%d remembered, want at most %d", n, maxCounted)
 	}
+	for i := range maxSightings/1000 + 50 {
+		x.Cwd = fmt.Sprint("/many", i)
+		for range 1000 {
+			x.NTime++
+			en.Match(x)
+		}
+	}
+	n := 0
+	for _, g := range en.groups.by {
+		n += len(g.seen)
+	}
+	if n > maxSightings || n != en.groups.sightings {
+		t.Errorf("%d remembered by all, want at most %d; counted are %d", n, maxSightings, en.groups.sightings)
+	}
+}
+
+// What it costs to count values does not grow with what was seen.
+func BenchmarkValueCount(b *testing.B) {
+	en := load(b, steps()+"title: x\ncorrelation: {type: value_count, rules: [a], timespan: 1h, condition: {field: CurrentDirectory, gte: 10000}}\n")
+	x := exec("/bin/a", "a")
+	dirs := make([]string, 5000)
+	for i := range dirs {
+		dirs[i] = fmt.Sprint("/", i)
+	}
+	for i := 0; b.Loop(); i++ {
+		x.NTime++
+		x.Cwd = dirs[i%len(dirs)]
+		en.Match(x)
+	}
 }

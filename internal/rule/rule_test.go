@@ -25,7 +25,7 @@ func rule(source, detection string) string {
 		"  " + strings.ReplaceAll(strings.TrimSpace(detection), "\n", "\n  ") + "\n"
 }
 
-func load(t *testing.T, text string) *Engine {
+func load(t testing.TB, text string) *Engine {
 	t.Helper()
 	set := Parse("test.yml", []byte(text))
 	for _, p := range set.Problems {
