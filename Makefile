@@ -32,11 +32,11 @@ run: build ## build, and watch this host until Ctrl-C (as root); ARGS="--kinds e
 # each other. -count=1, since a cached result says nothing about this kernel.
 test: ## run all tests; as root the live ones too; installs what they need
 	@.ci/install $(TEST_PACKAGES)
-	go test -json -count=1 -p 1 -timeout 9m $(ARGS) ./... | go run .ci/report.go
+	go run .ci/report.go -again go test -json -count=1 -p 1 -timeout 20m $(ARGS) ./...
 
 test-kernels: ## run the live tests in stock kernels under QEMU; K=6.1 for one, RUN=TestLiveExec, UPDATE=1
 	@.ci/install $(KERNEL_PACKAGES)
-	K=$(K) RUN='$(value RUN)' PACKAGES=$(PACKAGES) UPDATE=$(UPDATE) go test -json -count=1 -tags kernels -timeout 60m $(ARGS) ./kerneltest | go run .ci/report.go
+	K=$(K) RUN='$(value RUN)' PACKAGES=$(PACKAGES) UPDATE=$(UPDATE) go run .ci/report.go go test -json -count=1 -tags kernels -timeout 60m $(ARGS) ./kerneltest
 
 bpf: ## compile the BPF programs anew, and write their Go twins
 	@.ci/install $(BPF_PACKAGES)
