@@ -92,11 +92,13 @@ int main(int argc, char **argv)
 
 		if (wait(&status) < 0 || status)
 			errx(1, "a worker failed: %d", status);
-		sum += done[w];
 	}
-	for (int w = 0; w < workers; w++)
+	/* Only now: wait() is for any of them. */
+	for (int w = 0; w < workers; w++) {
 		if (done[w] == 0)
 			errx(1, "a worker did nothing");
+		sum += done[w];
+	}
 	getrusage(RUSAGE_CHILDREN, &u);
 	printf("%ld %lld\n", sum, (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000000ll +
 				  (u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1000ll);
