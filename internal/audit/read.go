@@ -50,9 +50,8 @@ type outgoing struct {
 type loop struct {
 	out     chan<- *event.Batch
 	queue   []outgoing
-	records int    // read in this pass
-	highest uint64 // serial
-	missed  bool   // an overrun, whose extent is not known yet
+	records int // read in this pass
+	missed  missed
 	asked   uint32 // pid of who wants to own audit, 0 nobody
 	yielded time.Time
 	polled  time.Time
@@ -149,11 +148,12 @@ func (s *Source) pass(now time.Time) (more bool, err error) {
 		n, err := s.r.read()
 		switch {
 		case err == unix.ENOBUFS:
-			l.missed = true
+			l.missed.overrun()
 			continue
 		case err != nil:
 			return false, fmt.Errorf("read audit records: %w", err)
 		case n == 0:
+			l.missed.emptied()
 			return false, nil
 		}
 		for i := range n {
@@ -170,6 +170,7 @@ func (s *Source) pass(now time.Time) (more bool, err error) {
 
 // record takes in the i-th record of the last read.
 func (s *Source) record(i int, now time.Time) {
+	l := &s.loop
 	typ, data, ok := s.r.record(i)
 	switch {
 	case !ok:
@@ -177,31 +178,17 @@ func (s *Source) record(i int, now time.Time) {
 	case typ < recUserFirst && typ != recLogin && typ != recUser: // an answer, not a record
 	case typ == recReplace:
 		if len(data) >= 4 && binary.NativeEndian.Uint32(data) != s.self {
-			s.loop.asked = binary.NativeEndian.Uint32(data)
+			l.asked = binary.NativeEndian.Uint32(data)
 		}
 	default:
-		if typ == recConfig && s.loop.verify.IsZero() {
-			s.loop.verify = now.Add(settle)
+		if typ == recConfig && l.verify.IsZero() {
+			l.verify = now.Add(settle)
 		}
-		s.gap(data)
+		s.overrun.Add(l.missed.see(serial(data), now))
 		if s.volume.admit(typ, data, now) {
 			s.decode.push(typ, data, now)
 		}
 	}
-}
-
-// gap counts what an overrun has cost: events have consecutive numbers.
-func (s *Source) gap(data []byte) {
-	n := serial(data)
-	if s.loop.missed && n > 0 {
-		s.loop.missed = false
-		lost := uint64(1) // the rest of an event, at least
-		if n > s.loop.highest+1 && s.loop.highest > 0 {
-			lost = n - s.loop.highest - 1
-		}
-		s.overrun.Add(lost)
-	}
-	s.loop.highest = max(s.loop.highest, n)
 }
 
 // collect queues what is decoded, once that fills a batch: one pass over inFlight records
@@ -263,6 +250,7 @@ func (s *Source) count(kinds *kindCounts) {
 // tend asks the kernel how things are, now and then.
 func (s *Source) tend(now time.Time) {
 	l := &s.loop
+	s.overrun.Add(l.missed.settle(now))
 	if l.asked != 0 {
 		s.yield(now, l.asked)
 		l.asked = 0
@@ -275,10 +263,13 @@ func (s *Source) tend(now time.Time) {
 	if now.Sub(l.active) < 2*pollBusy || s.volume.shed > 0 {
 		every = pollBusy
 	}
-	if s.how == CaseReader || now.Sub(l.polled) < every {
+	if now.Sub(l.polled) < every {
 		return
 	}
 	l.polled = now
+	if s.how == CaseReader { // whom the kernel does not answer
+		return
+	}
 	st, err := s.c.status()
 	if err != nil {
 		return // it is asked again
@@ -437,6 +428,7 @@ func (s *Source) finish() error {
 		time.Sleep(time.Millisecond)
 	}
 	s.drain(now)
+	s.overrun.Add(l.missed.end())
 	s.decode.flush(now.Add(time.Hour)) // nothing comes any more
 	s.collect(true)
 	for _, q := range l.queue {
