@@ -14,19 +14,21 @@ import (
 )
 
 const (
-	// linger is how long records gather after the first has woken the reader; it bounds the
-	// delay of an event and the number of wake-ups, each of which costs more than reading.
-	linger = 10 * time.Millisecond
-	// lingerBusy is the same after a pass that found busy records or more.
-	lingerBusy = 25 * time.Millisecond
+	// linger is how long records gather before they are read; it bounds the delay of an event
+	// and the number of wake-ups, each of which costs more than reading dozens of records.
+	linger = 50 * time.Millisecond
+	// lingerBusy is the same after a pass that found busy records or more: there may be more
+	// coming than the socket has room for.
+	lingerBusy = 20 * time.Millisecond
 	busy       = 256
 	// atOnce is how many records are read before events are handed on.
 	atOnce = 4096
 	// maxQueue is how many batches may wait for the agent, beside those in its channel.
 	maxQueue = 32
 
-	pollBusy = time.Second      // how often the kernel is asked for its losses, while records come,
-	pollIdle = 10 * time.Second // and whether audit is still ours, while none do
+	pollBusy = time.Second           // how often the kernel is asked for its losses, while records come,
+	pollIdle = 10 * time.Second      // and whether audit is still ours, while none do
+	pollFull = 50 * time.Millisecond // the same while the kernel's queue was last found filled
 	flushAt  = 100 * time.Millisecond
 	// takeAgain is how long somebody who wanted audit has to come for it.
 	takeAgain = time.Minute
@@ -70,9 +72,13 @@ func (s *Source) read(ctx context.Context, out chan<- *event.Batch) error {
 	l.polled = time.Now()
 	gather := linger
 	for ctx.Err() == nil {
-		ready, err := s.wait()
-		if err != nil {
-			return errors.Join(err, s.finish())
+		// While records come there is nothing to be woken for: the next are there after gather.
+		ready := l.records > 0
+		if !ready {
+			var err error
+			if ready, err = s.wait(); err != nil {
+				return errors.Join(err, s.finish())
+			}
 		}
 		if ready && gather > 0 && ctx.Err() == nil {
 			time.Sleep(gather)
@@ -110,10 +116,7 @@ func (s *Source) read(ctx context.Context, out chan<- *event.Batch) error {
 func (s *Source) wait() (ready bool, err error) {
 	l := &s.loop
 	now := time.Now()
-	next := l.polled.Add(pollIdle)
-	if now.Sub(l.active) < 2*pollBusy || s.volume.shed > 0 {
-		next = l.polled.Add(pollBusy)
-	}
+	next := l.polled.Add(s.every(now))
 	if !l.verify.IsZero() && l.verify.Before(next) {
 		next = l.verify
 	}
@@ -247,6 +250,18 @@ func (s *Source) count(kinds *kindCounts) {
 	}
 }
 
+// every is how often the kernel is asked how things are.
+func (s *Source) every(now time.Time) time.Duration {
+	l := &s.loop
+	switch {
+	case l.filled >= relief: // else what was so for a moment sheds events for a second
+		return pollFull
+	case now.Sub(l.active) < 2*pollBusy || s.volume.shed > 0:
+		return pollBusy
+	}
+	return pollIdle
+}
+
 // tend asks the kernel how things are, now and then.
 func (s *Source) tend(now time.Time) {
 	l := &s.loop
@@ -259,11 +274,7 @@ func (s *Source) tend(now time.Time) {
 		l.verify = time.Time{}
 		s.checkRules()
 	}
-	every := pollIdle
-	if now.Sub(l.active) < 2*pollBusy || s.volume.shed > 0 {
-		every = pollBusy
-	}
-	if now.Sub(l.polled) < every {
+	if now.Sub(l.polled) < s.every(now) {
 		return
 	}
 	l.polled = now

@@ -32,7 +32,7 @@ type Options struct {
 	WithOwner bool // add rules although there is an owner, which gets their records too
 
 	Backlog uint32             // records that may wait in the kernel, when audit is ours; 0: 8,192
-	Receive int                // bytes of room in the socket; 0: 16 MiB
+	Receive int                // bytes of room in the socket; 0: 32 MiB
 	Rates   map[string]float64 // events a second by hook, or "other"; 0 is no limit. Missing: 4,000
 
 	StateDir string // where the journal is kept
@@ -45,9 +45,10 @@ type Options struct {
 
 const (
 	defaultBacklog = 8192
-	// defaultReceive is what a storm of 100,000 records a second takes in a tenth of one.
-	// The kernel doubles it, and takes only what is used.
-	defaultReceive = 16 << 20
+	// defaultReceive is so much that a storm of 100,000 records a second, which begins while
+	// records gather, fills less than what sheds any. The kernel doubles it, and takes only
+	// what is used.
+	defaultReceive = 32 << 20
 )
 
 // Source is audit, opened.
