@@ -6,6 +6,7 @@
  *
  *   load process COUNT WORKERS PROGRAM   fork, execve PROGRAM, wait
  *   load connection COUNT WORKERS NET    connect, accept, close twice, on 127.NET.0.WORKER
+ *   load steady COUNT WORKERS PROGRAM    the first, and a connect that is refused, 333 of each a second
  *   load getpid COUNT WORKERS            a system call that nobody watches
  *
  * Prints the CPU time (user and system, exact) of all workers and their children, and the
@@ -25,8 +26,20 @@
 #include <time.h>
 #include <unistd.h>
 
-static void processes(long count, int worker, char *program)
+static long long now(void)
 {
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000ll + t.tv_nsec;
+}
+
+/* With rate, so many a second, each followed by a connect to a port where nobody listens. */
+static void processes(long count, int worker, char *program, double rate)
+{
+	struct sockaddr_in nobody = { .sin_family = AF_INET, .sin_port = htons(1),
+				      .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	long long begun = now();
 	char unique[64];
 	char *args[] = { program, unique, NULL };
 	char *env[] = { NULL };
@@ -43,6 +56,16 @@ static void processes(long count, int worker, char *program)
 		}
 		if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
 			errx(1, "start %s: status %d", program, status);
+		if (rate > 0) {
+			long long early = begun + (long long)((i + 1) * 1e9 / rate) - now();
+			int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+			if (s < 0 || connect(s, (void *)&nobody, sizeof(nobody)) == 0)
+				errx(1, "connect to port 1");
+			close(s);
+			if (early > 0)
+				usleep(early / 1000);
+		}
 	}
 }
 
@@ -79,14 +102,6 @@ static void getpids(long count)
 		syscall(SYS_getpid);
 }
 
-static long long now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ll + t.tv_nsec;
-}
-
 int main(int argc, char **argv)
 {
 	struct rusage u;
@@ -96,7 +111,7 @@ int main(int argc, char **argv)
 	int failed = 0;
 
 	if (count <= 0 || workers <= 0)
-		errx(2, "usage: load process|connection|getpid COUNT WORKERS [PROGRAM|NET]");
+		errx(2, "usage: load process|connection|steady|getpid COUNT WORKERS [PROGRAM|NET]");
 	for (int w = 0; w < workers; w++) {
 		long share = count / workers + (w < count % workers);
 		pid_t pid = fork();
@@ -106,7 +121,9 @@ int main(int argc, char **argv)
 		if (pid)
 			continue;
 		if (!strcmp(argv[1], "process") && argc > 4)
-			processes(share, w, argv[4]);
+			processes(share, w, argv[4], 0);
+		else if (!strcmp(argv[1], "steady") && argc > 4)
+			processes(share, w, argv[4], 333.0 / workers);
 		else if (!strcmp(argv[1], "connection") && argc > 4)
 			connections(share, w, atoi(argv[4]));
 		else if (!strcmp(argv[1], "getpid"))

@@ -52,6 +52,7 @@ var budgets = []budget{
 var phrases = map[load]string{
 	process:    "a process started and ended",
 	connection: "a loopback connection (connect, accept, both closes)",
+	steady:     "a process and a refused connect, 20,000 of each a minute",
 	getpid:     "getpid, which nobody watches",
 }
 
@@ -120,15 +121,27 @@ func (b *bench) report(turns []turn) *report {
 		add(phrases[l]+": CPU of the load, "+unit, "", "%.1f", "", func(t, _ turn) (float64, bool) {
 			return float64(t.costs[l].load) / float64(t.costs[l].n) / scale, true
 		})
-		add("– ratio to bare", "CPU time of "+phrases[l]+", against bare", "%.2f", string(l)+" ratio", func(t, bare turn) (float64, bool) {
+		ratio := "CPU time of " + phrases[l] + ", against bare"
+		if l == steady {
+			ratio = ""
+		}
+		add("– ratio to bare", ratio, "%.2f", string(l)+" ratio", func(t, bare turn) (float64, bool) {
 			return float64(t.costs[l].load) / float64(bare.costs[l].load), true
 		})
 		if l == getpid {
 			continue
 		}
+		if l != steady {
+			add("– done in a second, against bare", "", "%.2f", "", func(t, bare turn) (float64, bool) {
+				return float64(bare.costs[l].wall) / float64(t.costs[l].wall), true
+			})
+		}
 		add("– CPU of the agent, µs", "the agent's own CPU time for it, µs", "%.1f", string(l)+" agent", func(t, _ turn) (float64, bool) {
-			return float64(t.costs[l].agent) / float64(t.costs[l].n) / 1e3, t.costs[l].generated > 0
+			return float64(t.costs[l].agent) / float64(t.costs[l].n) / 1e3, t.costs[l].generated > 0 || l == steady && t.costs[l].agent > 0
 		})
+		if l == steady { // which is about cost, not about numbers
+			continue
+		}
 		add("– CPU of the agent an event, µs", "", "%.1f", "", func(t, _ turn) (float64, bool) {
 			c := t.costs[l]
 			return float64(c.agent) / float64(max(1, c.captured)) / 1e3, c.captured > 0

@@ -16,10 +16,14 @@ type load string
 const (
 	process    load = "process"
 	connection load = "connection"
+	steady     load = "steady" // 20,000 processes and connects a minute
 	getpid     load = "getpid"
 )
 
-var loads = []load{process, connection, getpid}
+var loads = []load{process, connection, steady, getpid}
+
+// steadyCount is ten seconds of it.
+const steadyCount = 3330
 
 // A side is one way to run the host while the load works. Its methods are called in the
 // order in which they stand, the first three once a turn.
@@ -144,6 +148,10 @@ func (b *bench) put(ctx context.Context, l load) (cost, error) {
 	args := []string{string(l), strconv.Itoa(b.count), strconv.Itoa(b.workers)}
 	switch l {
 	case process:
+		args = append(args, b.nothing())
+	case steady:
+		c.n = steadyCount
+		args[1] = strconv.Itoa(c.n)
 		args = append(args, b.nothing())
 	case connection:
 		args = append(args, strconv.Itoa(1+b.turns%250))
