@@ -20,7 +20,13 @@ type File struct {
 	OwnerUID        uint32 // of the target, Unset unknown
 	OwnerGID        uint32
 	Size            uint64 // of the target after the operation, 0 unknown
-	SHA256          string // of the target's contents, afterwards; hexadecimal
+	ATime           int64  // of the target afterwards, unix ns; 0 unknown, as the two below
+	MTime           int64
+	CTime           int64
+	MD5             string // of the target's contents, afterwards; hexadecimal
+	SHA1            string
+	SHA256          string
+	HashError       string // why there is no digest where one was wanted
 	SUID            uint32 // saved and file system users and groups of the process
 	SGID            uint32
 	FSUID           uint32
@@ -48,7 +54,13 @@ var fileKind = kindOf[File](Kind{
 		schema.Int("owner_uid", func(e *File) *uint32 { return &e.OwnerUID }, "Owner of the file", schema.OmitUnset),
 		schema.Int("owner_gid", func(e *File) *uint32 { return &e.OwnerGID }, "Group of the file", schema.OmitUnset),
 		schema.Int("size", func(e *File) *uint64 { return &e.Size }, "Bytes in the file afterwards", schema.OmitZero),
+		schema.Int("mtime_ns", func(e *File) *int64 { return &e.MTime }, "When the contents changed last, nanoseconds since 1970", schema.OmitZero),
+		schema.Int("ctime_ns", func(e *File) *int64 { return &e.CTime }, "When the file or what is said of it changed last, nanoseconds since 1970", schema.OmitZero),
+		schema.Int("atime_ns", func(e *File) *int64 { return &e.ATime }, "When the contents were read last, nanoseconds since 1970", schema.OmitZero),
 		schema.Str("sha256", func(e *File) *string { return &e.SHA256 }, "SHA-256 of the contents afterwards, hexadecimal"),
+		schema.Str("sha1", func(e *File) *string { return &e.SHA1 }, "SHA-1 of the contents, when asked for"),
+		schema.Str("md5", func(e *File) *string { return &e.MD5 }, "MD5 of the contents, when asked for"),
+		schema.Str("hash_error", func(e *File) *string { return &e.HashError }, "Why there are no digests where there should be: too_large, changed, other_file, gone, not_regular, unreadable, busy or stopped"),
 		schema.Int("suid", func(e *File) *uint32 { return &e.SUID }, "Saved user of the process", schema.OmitUnset),
 		schema.Int("sgid", func(e *File) *uint32 { return &e.SGID }, "Saved group of the process", schema.OmitUnset),
 		schema.Int("fsuid", func(e *File) *uint32 { return &e.FSUID }, "File system user of the process", schema.OmitUnset),
