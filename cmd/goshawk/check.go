@@ -14,6 +14,7 @@ import (
 	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/kernel"
 	"github.com/goshawk-project/goshawk/internal/procfs"
+	"github.com/goshawk-project/goshawk/internal/selection"
 	"github.com/goshawk-project/goshawk/internal/sensor"
 )
 
@@ -137,6 +138,7 @@ func auditTextOf(s *audit.State) auditText {
 // code.
 func (r *report) tryHooks(ctx context.Context, o sensor.Options, test bool) int {
 	r.Hooks, r.Rings = []hookText{}, []sensor.Ring{}
+	o.Files = &selection.Set{} // no file, but by which tier it would be
 	s, err := sensor.Open(o)
 	var hooks []event.Hook
 	var unsupported *sensor.Unsupported

@@ -131,7 +131,7 @@ func (d *daemon) put(c *config.Config, f *config.Flags) error {
 	// The engine only when it would be another: queries that run keep theirs.
 	key, err := json.Marshal([]any{c.Tables, c.Views, c.DisableSubscribers, f.Bool("audit_allow_fork_process_events"),
 		f.Bool("audit_allow_failed_socket_events"), f.Bool("audit_allow_null_accept_socket_events"), f.Bool("audit_allow_unix"),
-		f.Bool("audit_allow_accept_socket_events"), d.extensionNames()})
+		f.Bool("audit_allow_accept_socket_events"), f.Bool("audit_fim_show_accesses"), d.extensionNames()})
 	if err != nil {
 		return err
 	}
@@ -149,6 +149,9 @@ func (d *daemon) put(c *config.Config, f *config.Flags) error {
 		d.mu.Unlock()
 	}
 	d.flags.Store(f)
+	if err := d.watchFiles(c, f); err != nil {
+		return err
+	}
 	d.loggers.apply(f)
 	d.state.SetLimits(f.Int("buffered_log_max"), f.Int("buffered_log_max_bytes"))
 	d.watch.store.SetMaxAge(retention(c, f))

@@ -102,7 +102,7 @@ func (d *daemon) buildEngine(c *config.Config, f *config.Flags) (*sql.Engine, er
 	all := relationsWith(&env, d.self, d.events, table.EventOptions{
 		AllowFork: f.Bool("audit_allow_fork_process_events"), AllowFailed: f.Bool("audit_allow_failed_socket_events"),
 		AllowNullAccept: f.Bool("audit_allow_null_accept_socket_events"), AllowUnix: f.Bool("audit_allow_unix"),
-		OmitAccept: !f.Bool("audit_allow_accept_socket_events"),
+		OmitAccept: !f.Bool("audit_allow_accept_socket_events"), ShowAccesses: f.Bool("audit_fim_show_accesses"),
 	})
 	only, without := words(f.String("enable_tables")), words(f.String("disable_tables"))
 	var kept []schema.Relation

@@ -27,6 +27,7 @@ import (
 	"github.com/goshawk-project/goshawk/internal/procfs"
 	api "github.com/goshawk-project/goshawk/internal/remote"
 	"github.com/goshawk-project/goshawk/internal/schedule"
+	"github.com/goshawk-project/goshawk/internal/selection"
 	"github.com/goshawk-project/goshawk/internal/sink"
 	"github.com/goshawk-project/goshawk/internal/state"
 	"github.com/goshawk-project/goshawk/internal/table"
@@ -77,6 +78,7 @@ func newDaemonRun(flags *config.Flags, problems []config.Problem, errOut io.Writ
 	o.host = host{rootDir: flags.String("root_dir"), storeDir: flags.String("database_path"), socket: flags.String("socket")}
 	o.format, o.source, o.btf = "text", flags.String("source"), flags.String("btf")
 	o.kinds, o.env, o.tiers = words(flags.String("kinds")), words(flags.String("env")), words(flags.String("tier"))
+	o.files, o.hash = &selection.Set{}, words(flags.String("hash"))
 	o.ringSize, o.canary = int(flags.Int("ring_size")), canaryInterval
 	o.expiry = flags.Int("events_expiry")
 	o.maxRows = flags.Int("events_max") * rowsPerBatch
@@ -219,7 +221,8 @@ func (d *daemon) open(ctx context.Context, memory *memory, out io.Writer) (err e
 	}
 	d.agent = agent.New(agent.Options{
 		Inputs: d.inputs(), Processes: d.watch.processes, Containers: containers, Store: d.watch.store, StoreCounts: d.counts,
-		BootID: d.watch.bootID, Peak: fs.SelfPeak, Own: d.own, Warn: d.warn,
+		BootID: d.watch.bootID, Peak: fs.SelfPeak, Own: d.own, Warn: d.warn, Helping: d.options.helpers(), Select: d.watch.ofFiles,
+		Contents: d.watch.contents(),
 	})
 	if d.remote, err = d.openRemote(); err != nil {
 		return err

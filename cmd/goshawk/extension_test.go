@@ -65,7 +65,9 @@ func TestDaemonExtension(t *testing.T) {
 	if err := s.Shutdown(context.Background()); err != nil {
 		t.Error(err)
 	}
-	r.until("no table", func() bool { return ask(root, "SELECT count(*) AS n FROM osquery_registry WHERE name = 'weather'") == "n\n0\n" })
+	r.until("no table", func() bool {
+		return ask(root, "SELECT count(*) AS n FROM osquery_registry WHERE name = 'weather'") == "n\n0\n"
+	})
 	r.stop()
 	if _, err := os.Stat(socket); err == nil {
 		t.Error("the socket stays")

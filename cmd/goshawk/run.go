@@ -11,6 +11,7 @@ import (
 
 	"github.com/goshawk-project/goshawk/internal/canary"
 	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/selection"
 )
 
 // runOptions are the flags of run.
@@ -27,6 +28,9 @@ type runOptions struct {
 	rules    []string
 	ringSize int
 	canary   time.Duration
+	watch    []string       // patterns
+	hash     []string       // digests of changed files: sha256, sha1, md5; or none
+	files    *selection.Set // made of them; nil: no file is ever asked for
 
 	container string
 	pod       string
@@ -61,6 +65,9 @@ kernel, and, where auditd runs, for logins and the like, which come without rule
 cost every system call on the machine a little: --source both adds them for all kinds that
 eBPF does not tell of.
 
+--watch names files, and directories with what is in them, of which kind file then tells; without
+it nothing is told of files, and nothing is spent on them.
+
 --kinds chooses what is observed and kept; --where only what is printed. --quiet prints no
 events at all, which spares the agent about a third of its CPU time. Losses are
 events too (kind loss), and are always printed.
@@ -76,6 +83,7 @@ and in the table goshawk_hooks. What it does for that is not printed and not kep
 		Example: `  goshawk run
   goshawk run --kinds exec,exit --duration 10s
   goshawk run --quiet
+  goshawk run --watch '/etc/%%' --watch '/home/%/.ssh/%%'
   goshawk run --where "remote_port = 443 AND uid != 0"
   goshawk run --format json | jq -r 'select(.kind == "exec") | .path'`,
 		Annotations: exitStatus(exitOK, exitFailed, exitUsage, exitUnsupported, exitPrivilege, exitBusy),
@@ -98,6 +106,8 @@ and in the table goshawk_hooks. What it does for that is not printed and not kep
 	f.StringVar(&o.format, "format", "text", "how to print: text (a line for people) or json (an object a line)")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print no events, only keep them for goshawk query")
 	f.StringSliceVar(&o.kinds, "kinds", nil, "kinds of event to observe, with commas (default all): "+strings.Join(kindNames(), ","))
+	f.StringArrayVar(&o.watch, "watch", nil, "tell what is done to files that match a pattern (repeat); % or * stands for any text in a name, %% or ** for everything below")
+	f.StringSliceVar(&o.hash, "hash", []string{"sha256"}, "digests of files that were changed, with commas: sha256 and, when named, sha1 and md5; none is none")
 	f.StringVar(&o.where, "where", "", "print only events that this SQL expression over the native columns is true of")
 	f.StringVar(&o.container, "container", "", "print only events of this container, by name or the beginning of its id")
 	f.StringVar(&o.pod, "pod", "", "print only events of this Kubernetes pod, as NAME or NAMESPACE/NAME")
@@ -166,6 +176,14 @@ func (o *runOptions) check() error {
 		}
 	}
 	if _, err := o.endpoints(); err != nil {
+		return err
+	}
+	for _, name := range o.hash {
+		if name != "sha256" && name != "sha1" && name != "md5" && (name != "none" || len(o.hash) > 1) {
+			return failf(exitUsage, "--hash: %q is no digest; digests are sha256, sha1, md5, or none alone", name)
+		}
+	}
+	if err := o.selectFiles(); err != nil {
 		return err
 	}
 	return o.sensing.check()

@@ -48,8 +48,8 @@ func (o *runOptions) openSources(fs procfs.FS, bootID string, tell func(string))
 	var refused error // why eBPF cannot run
 	if o.source != "audit" && (o.source == "ebpf" || wants(asked, sensor.Kinds())) {
 		s.ebpf, refused = sensor.Open(sensor.Options{
-			Kinds: asked, Also: []event.ID{event.KindContainer}, Tiers: o.forced(), BTF: types, Object: o.object, CriticalBytes: o.ringSize, BulkBytes: o.ringSize,
-			Env: o.env, BootID: bootID, FS: fs,
+			Kinds: asked, Also: append([]event.ID{event.KindContainer}, o.helpers()...), Tiers: o.forced(), BTF: types, Object: o.object, CriticalBytes: o.ringSize, BulkBytes: o.ringSize,
+			Env: o.env, BootID: bootID, FS: fs, Files: o.files,
 		})
 		if refused != nil && o.source != "auto" {
 			return s, sourceError(refused)
@@ -76,7 +76,7 @@ func (o *runOptions) openSources(fs procfs.FS, bootID string, tell func(string))
 	}
 	quiet := o.source == "auto" && s.ebpf != nil && asked == nil // nobody asked for audit
 	s.audit, err = audit.Open(audit.Options{
-		Kinds: kinds, StopOwner: o.stopOwner, WithOwner: o.withOwner, StateDir: o.store(), BootID: bootID, FS: fs,
+		Kinds: kinds, Watches: auditWatches(o.files), StopOwner: o.stopOwner, WithOwner: o.withOwner, StateDir: o.store(), BootID: bootID, FS: fs,
 		Tell: func(line string) {
 			if !quiet {
 				tell(line)

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -16,9 +17,11 @@ import (
 
 	"github.com/goshawk-project/goshawk/internal/agent"
 	"github.com/goshawk-project/goshawk/internal/canary"
+	"github.com/goshawk-project/goshawk/internal/content"
 	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/process"
 	"github.com/goshawk-project/goshawk/internal/procfs"
+	"github.com/goshawk-project/goshawk/internal/selection"
 	"github.com/goshawk-project/goshawk/internal/sink"
 	"github.com/goshawk-project/goshawk/internal/store"
 )
@@ -31,7 +34,9 @@ type watch struct {
 	proc       *procfs.Dir
 	processes  *process.Table
 	containers *containers
-	detection  *detection // nil: no rules
+	detection  *detection                    // nil: no rules
+	files      atomic.Pointer[selection.Set] // of which kind file tells
+	hasher     *content.Hasher               // nil: no digests are wanted; the agent closes it
 }
 
 // open opens what the agent works with. On an error nothing stays open.
@@ -58,6 +63,7 @@ func (o *runOptions) open(ctx context.Context, warn func(string)) (w *watch, err
 	if err != nil {
 		return w, err
 	}
+	w.files.Store(o.files)
 	if !o.idle {
 		if w.sources, err = o.openSources(f, w.bootID, warn); err != nil {
 			return w, err
@@ -72,6 +78,9 @@ func (o *runOptions) open(ctx context.Context, warn func(string)) (w *watch, err
 	}
 	if w.containers, err = o.openContainers(f, w.bootID, warn); err != nil {
 		return w, err
+	}
+	if o.files != nil && !slices.Equal(o.hash, []string{"none"}) {
+		w.hasher = content.New(content.Options{MD5: slices.Contains(o.hash, "md5"), SHA1: slices.Contains(o.hash, "sha1")})
 	}
 	w.processes = process.New(process.Options{
 		BootID: w.bootID, Lookup: lookup(w.proc, w.containers),
@@ -108,8 +117,19 @@ func (w *watch) rules() (agent.Rules, func() []event.Count) {
 	return w.detection.engine, w.detection.engine.Counts
 }
 
+// contents is what looks into files; a nil *Hasher would be one.
+func (w *watch) contents() agent.Contents {
+	if w.hasher == nil {
+		return nil
+	}
+	return w.hasher
+}
+
 func (w *watch) close() error {
 	var errs []error
+	if w.hasher != nil {
+		w.hasher.Close()
+	}
 	if w.sources != nil {
 		errs = append(errs, w.sources.close())
 	}
@@ -167,7 +187,7 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 		Processes: w.processes, Containers: w.containers.table,
 		Store: w.store, StoreCounts: w.store.Counts,
 		Outputs: outputs,
-		BootID:  w.bootID, Peak: procfs.At("").SelfPeak, Own: w.sources.own, Warn: warn,
+		BootID:  w.bootID, Peak: procfs.At("").SelfPeak, Own: w.sources.own, Warn: warn, Helping: o.helpers(), Select: w.ofFiles, Contents: w.contents(),
 	})
 
 	env := here(o.hostRoot)

@@ -51,6 +51,15 @@ type Rules interface {
 	Match(e event.Event) []event.Event
 }
 
+// Contents finds out what is in files, aside from the way of events.
+type Contents interface {
+	// Ask takes a copy of e, which comes back by Done, and reports whether it did. It never blocks.
+	Ask(e *event.File) bool
+	Done() <-chan *event.File
+	// Close gives back what it still has, and closes Done.
+	Close()
+}
+
 // Sink is where events go to.
 type Sink interface {
 	// Offer takes a copy of events. It never blocks.
@@ -96,6 +105,14 @@ type Options struct {
 	// Own reports whether an event is of the agent's own making, to try its hooks: such are
 	// learnt from, but neither kept nor shown. Nil: none is.
 	Own func(event.Event) bool
+	// Helping are kinds that are sensed to complete others, and asked for by nobody: learnt
+	// from, and neither kept nor shown.
+	Helping []event.ID
+	// Contents is closed by Run. Nil: nobody looks into files.
+	Contents Contents
+	// Select puts an event on a file under its category, and reports whether somebody asked for
+	// that file. Nil: all were asked for.
+	Select func(*event.File) bool
 	// Warn takes a sentence for the operator; nil: nobody listens.
 	Warn func(string)
 }
@@ -132,12 +149,17 @@ type Agent struct {
 	repeated [event.MaxKind + 1]uint64 // exits reported twice
 	ours     [event.MaxKind + 1]uint64 // of our own making
 	passed   [event.MaxKind + 1]uint64 // cgroups that are no containers'
-	batches  uint64
-	sources  []SourceStatus
-	losses   losses
-	order    order
-	own      [1]event.Event // scratch
-	alerts   []event.Event  // of a batch, to follow it
+	helped   [event.MaxKind + 1]uint64 // of Options.Helping
+	helping  [event.MaxKind + 1]bool
+
+	unselected uint64             // files that no pattern names
+	alerts     []event.Event      // of a batch, to follow it
+	contents   <-chan *event.File // what comes back of Options.Contents
+	batches    uint64
+	sources    []SourceStatus
+	losses     losses
+	order      order
+	own        [1]event.Event // scratch
 }
 
 // New returns an agent that Run starts.
@@ -155,6 +177,9 @@ func New(opt Options) *Agent {
 	for _, in := range opt.Inputs {
 		a.sources = append(a.sources, SourceStatus{Name: in.Name, Active: true})
 		a.wait = max(a.wait, in.lag())
+	}
+	for _, k := range opt.Helping {
+		a.helping[k] = true
 	}
 	a.setLag()
 	return a
@@ -210,6 +235,9 @@ func (a *Agent) Run(ctx context.Context) (Summary, error) {
 	for i := range a.opt.Inputs {
 		running.Go(func() { ends <- ended{i, a.opt.Inputs[i].Source.Run(sourceCtx, a.in)} })
 	}
+	if a.opt.Contents != nil {
+		a.contents = a.opt.Contents.Done()
+	}
 	drained := make(chan struct{})
 	go func() { // ends with the last source
 		running.Wait()
@@ -217,6 +245,12 @@ func (a *Agent) Run(ctx context.Context) (Summary, error) {
 	}()
 
 	err := a.loop(ctx, stop, ends, drained)
+	if a.opt.Contents != nil {
+		go a.opt.Contents.Close() // ends with the last that comes back
+		for f := range a.contents {
+			a.back(f)
+		}
+	}
 	err = errors.Join(err, a.finish())
 	close(a.stopped)
 	return a.summary(), err
@@ -256,6 +290,13 @@ func (a *Agent) loop(ctx context.Context, stop func(), ends <-chan ended, draine
 				poll.Reset(pollEvery)
 			}
 			active = false
+		case f := <-a.contents:
+			a.back(f)
+			active = true
+			if !armed {
+				poll.Reset(pollEvery)
+				armed = true
+			}
 		case request := <-a.requests:
 			a.takeQueued()
 			request()
@@ -334,7 +375,9 @@ func (a *Agent) take(events []event.Event) []event.Event {
 	news := events[:0]
 	for _, e := range events {
 		kind := e.Head().Kind
-		a.seen[kind]++
+		if !a.helping[kind] {
+			a.seen[kind]++
+		}
 		if !a.opt.Processes.Complete(e) {
 			a.repeated[kind]++
 			continue
@@ -348,6 +391,16 @@ func (a *Agent) take(events []event.Event) []event.Event {
 			a.passed[kind]++
 			continue
 		}
+		if a.helping[kind] {
+			a.helped[kind]++
+			continue
+		}
+		if f, ok := e.(*event.File); ok && a.opt.Select != nil && !a.opt.Select(f) {
+			a.unselected++
+			continue
+		} else if ok && a.opt.Contents != nil && a.opt.Contents.Ask(f) {
+			continue // it comes back to keep
+		}
 		a.opt.Store.Append(e)
 		news = append(news, e)
 		if a.opt.Rules != nil {
@@ -357,11 +410,7 @@ func (a *Agent) take(events []event.Event) []event.Event {
 	for i := range a.opt.Outputs {
 		a.opt.Outputs[i].Sink.Offer(news)
 	}
-	for _, e := range a.alerts {
-		a.emit(e)
-	}
-	clear(a.alerts)
-	a.alerts = a.alerts[:0]
+	a.alert()
 	if a.opt.Containers != nil {
 		for _, e := range a.opt.Containers.Derived() {
 			a.emit(e)
@@ -373,6 +422,29 @@ func (a *Agent) take(events []event.Event) []event.Event {
 // emit sends an event of the agent's own.
 func (a *Agent) emit(e event.Event) {
 	a.seen[e.Head().Kind]++
+	a.keep(e)
+}
+
+// alert sends the alerts that are due.
+func (a *Agent) alert() {
+	for _, e := range a.alerts {
+		a.emit(e)
+	}
+	clear(a.alerts)
+	a.alerts = a.alerts[:0]
+}
+
+// back takes an event that was with Options.Contents.
+func (a *Agent) back(f *event.File) {
+	a.keep(f)
+	if a.opt.Rules != nil {
+		a.alerts = append(a.alerts, a.opt.Rules.Match(f)...)
+	}
+	a.alert()
+}
+
+// keep stores and shows one event by itself.
+func (a *Agent) keep(e event.Event) {
 	a.opt.Store.Append(e)
 	a.own[0] = e
 	for i := range a.opt.Outputs {

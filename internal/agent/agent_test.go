@@ -193,6 +193,9 @@ func TestStatusAndSync(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := a.Sync(ctx); err != nil { // they may have come after the last one
+		t.Fatal(err)
+	}
 	_, committed := store.get()
 	check(t, "committed by Sync", committed, 4)
 

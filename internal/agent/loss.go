@@ -83,6 +83,14 @@ func (a *Agent) counts() []event.Count {
 			all = append(all, event.Count{Source: "agent", Kind: event.ID(kind), What: event.Filtered, Reason: "no_container", N: n})
 		}
 	}
+	for kind, n := range a.helped {
+		if n > 0 {
+			all = append(all, event.Count{Source: "agent", Kind: event.ID(kind), What: event.Filtered, Reason: "not_asked", N: n})
+		}
+	}
+	if n := a.unselected; n > 0 {
+		all = append(all, event.Count{Source: "agent", Kind: event.KindFile, What: event.Filtered, Reason: "not_watched", N: n})
+	}
 	if a.opt.Containers != nil {
 		all = append(all, a.opt.Containers.Counts()...)
 	}

@@ -22,7 +22,7 @@ type Header struct {
 	EID      int64  // number of the event in this agent's log, given by the store, from 1
 	Time     int64  // unix ns, from the kernel's clock
 	NTime    uint64 // ns since boot, suspend included (CLOCK_BOOTTIME)
-	Source   string // "ebpf", "audit", "procfs" or "runtime"
+	Source   string // "ebpf", "fanotify", "audit", "procfs" or "runtime"
 	Fidelity string
 
 	PID      uint32 // thread group, in the initial pid namespace
@@ -47,6 +47,10 @@ type Header struct {
 	CgroupV1     uint64 // cgroup in the v1 hierarchy that the source watches; 0 none
 	PIDNamespace uint32 // inode of the process's pid namespace; 0 the initial one
 	ContainerPID uint32 // pid in that namespace; 0 in the initial one
+
+	// Within is how long before NTime it may have happened, ns: a source that tells late, and
+	// does not know when, says so. It is not kept.
+	Within uint64
 
 	ContainerID, ContainerName, Image, PodName, PodNamespace string
 }
@@ -91,7 +95,7 @@ var headerColumns = []schema.Column[*Header]{
 	schema.Time("time", func(h *Header) *int64 { return &h.Time }, "When it happened, unix seconds from the kernel's clock", schema.Additional),
 	schema.Int("ntime", func(h *Header) *uint64 { return &h.NTime }, "When it happened, nanoseconds since boot"),
 	schema.Int("eid", func(h *Header) *int64 { return &h.EID }, "Number of the event in this host's log, ascending", schema.Index),
-	schema.Str("source", func(h *Header) *string { return &h.Source }, "Where the record came from: ebpf, audit, procfs or runtime (what runs containers)"),
+	schema.Str("source", func(h *Header) *string { return &h.Source }, "Where the record came from: ebpf, fanotify, audit, procfs or runtime (what runs containers)"),
 	schema.Str("fidelity", func(h *Header) *string { return &h.Fidelity }, "Whether names were read from kernel objects (kernel), user memory (user) or afterwards (state)"),
 	schema.Int("pid", func(h *Header) *uint32 { return &h.PID }, "Process that acted (thread group)", schema.Index),
 	schema.Int("tid", func(h *Header) *uint32 { return &h.TID }, "Thread that acted", schema.OmitZero),

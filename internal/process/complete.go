@@ -103,6 +103,9 @@ func (t *Table) fork(e *event.Fork) {
 	if c.session == unset && c.auid == unset {
 		c.auid, c.session = p.auid, p.session
 	}
+	if c.uid == unset {
+		c.uid, c.gid, c.euid, c.egid = p.uid, p.gid, p.euid, p.egid
+	}
 	if c.tty == "" {
 		c.tty = p.tty
 	}
@@ -148,7 +151,7 @@ func (t *Table) exit(e *event.Exit) bool {
 // enter returns the entry of the process that h names, making it when there is none, and
 // takes over what h says about it.
 func (t *Table) enter(h *event.Header) *entry {
-	p := t.find(h.PID, h.Start, h.NTime)
+	p := t.findWithin(h.PID, h.Start, h.NTime, h.Within)
 	switch {
 	case p != nil:
 	case h.Start == 0 && h.NTime != 0:
@@ -224,6 +227,9 @@ func (t *Table) fill(h *event.Header, p *entry) {
 	}
 	if h.Session == 0 {
 		h.AUID, h.Session = p.auid, p.session
+	}
+	if h.UID == unset {
+		h.UID, h.GID, h.EUID, h.EGID = p.uid, p.gid, p.euid, p.egid
 	}
 	if h.TTY == "" {
 		h.TTY = p.tty

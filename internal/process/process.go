@@ -95,6 +95,10 @@ type entry struct {
 	cgroupV1 uint64
 	pid      uint32
 	ppid     uint32
+	uid      uint32 // as the last record that knew said, with the three below
+	gid      uint32
+	euid     uint32
+	egid     uint32
 	auid     uint32
 	session  uint32
 	children int32 // entries whose parent points here
@@ -121,7 +125,7 @@ type image struct {
 // What the Go heap holds for an entry, an image and a chain: the allocator's size
 // classes, with the entry's share of the map and the rounding of texts.
 const (
-	entryBytes = 176 + 48
+	entryBytes = 192 + 48
 	imageBytes = 80 + 16
 	chainBytes = 64 + 16
 )
@@ -205,10 +209,15 @@ func (t *Table) describe(p *entry, e *event.Exec) {
 // find returns the entry of a process, or nil. With start 0 it is the one that had this
 // pid at a time (0: the newest).
 func (t *Table) find(pid uint32, start, ntime uint64) *entry {
+	return t.findWithin(pid, start, ntime, 0)
+}
+
+// findWithin is find for a time that may have been up to so many ns earlier.
+func (t *Table) findWithin(pid uint32, start, ntime, within uint64) *entry {
 	for p := t.byPID[pid]; p != nil; p = p.older {
 		switch {
 		case start == 0:
-			if ntime == 0 || p.start <= ntime+slack && (!p.dead || ntime <= p.died+slack) {
+			if ntime == 0 || p.start <= ntime+slack && (!p.dead || ntime <= p.died+slack+within) {
 				return p
 			}
 		case p.start == start:
@@ -231,7 +240,7 @@ func (t *Table) find(pid uint32, start, ntime uint64) *entry {
 // add makes the entry of a process not known so far.
 func (t *Table) add(pid uint32, start uint64) *entry {
 	t.version++
-	p := &entry{pid: pid, start: start, version: t.version, auid: unset, session: unset}
+	p := &entry{pid: pid, start: start, version: t.version, auid: unset, session: unset, uid: unset, gid: unset, euid: unset, egid: unset}
 	at := t.byPID[pid]
 	if at == nil || start == 0 || start >= at.start {
 		if at != nil && !at.dead {
@@ -267,6 +276,9 @@ func (t *Table) bury(p *entry, at uint64) {
 func (t *Table) login(p *entry, h *event.Header) {
 	if h.Session != 0 {
 		p.auid, p.session = h.AUID, h.Session
+	}
+	if h.UID != unset {
+		p.uid, p.gid, p.euid, p.egid = h.UID, h.GID, h.EUID, h.EGID
 	}
 	if h.TTY != "" && h.TTY != p.tty {
 		p.tty = t.internTTY(h.TTY)

@@ -2,7 +2,11 @@ package procfs
 
 import (
 	"bytes"
+	"os"
 	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 const maxMounts = 64 << 20 // a node with 10,000 overlay mounts writes about 10 MiB
@@ -60,4 +64,75 @@ func unescape(word []byte) string {
 		out = append(out, word[i])
 	}
 	return string(out)
+}
+
+// MountPoint is one line of /proc/PID/mountinfo: a mounted file system, or a part of one.
+type MountPoint struct {
+	ID, Parent int
+	Device     string // major:minor of the file system
+	Root       string // what of the file system is mounted
+	Path       string // where
+	Type       string
+	Source     string
+}
+
+// MountPoints lists the mounts of this process in the order in which they were made, as
+// Mounts does.
+func (fs FS) MountPoints() ([]MountPoint, error) {
+	b, err := readAtMost(filepath.Join(fs.Proc, fs.first(), "mountinfo"), maxMounts)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMountPoints(b), nil
+}
+
+// OpenMountPoints opens the file that MountPoints reads: poll(2) tells by POLLPRI that mounts
+// have changed.
+func (fs FS) OpenMountPoints() (int, error) {
+	name := filepath.Join(fs.Proc, fs.first(), "mountinfo")
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return fd, nil
+}
+
+// ParseMountPoints reads /proc/PID/mountinfo (proc_pid_mountinfo(5)). A line that is none is
+// left out.
+func ParseMountPoints(b []byte) []MountPoint {
+	var out []MountPoint
+	for line := range bytes.Lines(b) {
+		words := bytes.Split(bytes.TrimRight(line, "\n"), []byte{' '})
+		if len(words) < 9 {
+			continue
+		}
+		rest := words[6:]
+		for len(rest) > 0 && string(rest[0]) != "-" { // optional fields
+			rest = rest[1:]
+		}
+		id, err := strconv.Atoi(string(words[0]))
+		parent, err2 := strconv.Atoi(string(words[1]))
+		if len(rest) < 3 || err != nil || err2 != nil {
+			continue
+		}
+		out = append(out, MountPoint{
+			ID: id, Parent: parent, Device: string(words[2]), Root: unescape(words[3]), Path: unescape(words[4]),
+			Type: unescape(rest[1]), Source: unescape(rest[2]),
+		})
+	}
+	return out
+}
+
+// LinkOf reads what an open file of this process is called (proc_pid_fd(5)); buf is where it
+// is read to.
+func LinkOf(fd int, buf []byte) (string, error) {
+	name := append(append(make([]byte, 0, 32), "/proc/self/fd/"...), strconv.Itoa(fd)...)
+	n, err := unix.Readlink(string(name), buf)
+	if err != nil {
+		return "", err
+	}
+	if n == len(buf) {
+		return "", unix.ENAMETOOLONG
+	}
+	return string(buf[:n]), nil
 }

@@ -30,6 +30,25 @@ two words
 	}
 }
 
+func TestParseMountPoints(t *testing.T) {
+	const text = `22 1 254:0 / / rw,relatime shared:1 master:2 - ext4 /dev/vda rw,discard
+30 22 0:25 /a\040b /mnt/c\134d rw - tmpfs none rw
+31 22 0:26 / /x rw,noexec
+no 22 0:26 / /x rw - tmpfs none rw
+`
+	want := []MountPoint{
+		{ID: 22, Parent: 1, Device: "254:0", Root: "/", Path: "/", Type: "ext4", Source: "/dev/vda"},
+		{ID: 30, Parent: 22, Device: "0:25", Root: "/a b", Path: `/mnt/c\d`, Type: "tmpfs", Source: "none"},
+	}
+	if diff := cmp.Diff(want, ParseMountPoints([]byte(text))); diff != "" {
+		t.Error(diff)
+	}
+	here, err := At("").MountPoints()
+	if err != nil || len(here) == 0 {
+		t.Errorf("%d mount points: %v", len(here), err)
+	}
+}
+
 // Below a host root the mounts are those of the host's first process, not of the reader.
 func TestMountsOfHostRoot(t *testing.T) {
 	dir := t.TempDir()

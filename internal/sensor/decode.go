@@ -326,6 +326,9 @@ func (s *Sensor) counts() []event.Count {
 			}
 		}
 		passed[id] += sum.LostBusy
+		if id == event.KindFile && s.files != nil {
+			s.fileCounts(&sum.Generated, add)
+		}
 		add(id, event.Generated, "", sum.Generated+passed[id]-sum.LostBusy)
 		add(id, event.Delivered, "", t.delivered.Load())
 		add(id, event.Lost, "ring_full", sum.LostRing)

@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/fanotify"
 	"github.com/goshawk-project/goshawk/internal/procfs"
 	"golang.org/x/sys/unix"
 )
@@ -129,6 +130,9 @@ var hooks = []hook{
 	{"dns", []event.ID{event.KindDNS}, []tier{
 		{"cgroup", []string{"on_dns_egress", "on_dns_ingress"}},
 	}},
+	{fileHook, []event.ID{event.KindFile}, []tier{
+		{tierFanotify, nil},
+	}},
 	{"cgroup", []event.ID{event.KindContainer}, []tier{
 		{"tp_btf", []string{"on_cgroup_mkdir_tp_btf", "on_cgroup_rmdir_tp_btf", "on_cgroup_rename_tp_btf"}},
 		{"raw_tp", []string{"on_cgroup_mkdir_raw_tp", "on_cgroup_rmdir_raw_tp", "on_cgroup_rename_raw_tp"}},
@@ -233,9 +237,12 @@ type loader struct {
 	forced map[string]string
 	denied map[string]error // tiers that this kernel grants to nobody
 
+	wantFiles bool // hook file is attached
+
 	fs      procfs.FS
-	cgroup  string   // the root of cgroup2, found when first needed
-	mounted *os.File // it, where nobody else has mounted it
+	files   *fanotify.Reader // once hook file is attached at its tier
+	cgroup  string           // the root of cgroup2, found when first needed
+	mounted *os.File         // it, where nobody else has mounted it
 	tracefs *tracefs
 }
 
@@ -309,7 +316,7 @@ func (l *loader) attachAll(hooks []hook, wanted, asked uint64) ([]*attached, err
 	var denied error
 	works := 0
 	for i := range hooks {
-		if kindMask(hooks[i].kinds)&wanted == 0 {
+		if kindMask(hooks[i].kinds)&wanted == 0 || hooks[i].name == fileHook && !l.wantFiles {
 			continue
 		}
 		if of := beside[hooks[i].name]; of != nil && !slices.ContainsFunc(all, func(a *attached) bool {
@@ -426,6 +433,11 @@ func oneLine(err error) string {
 }
 
 func (l *loader) attachTier(a *attached, t *tier) error {
+	if t.name == tierFanotify {
+		var err error
+		l.files, err = fanotify.Open(l.fs)
+		return err
+	}
 	places, err := l.places(t)
 	if err != nil {
 		return err

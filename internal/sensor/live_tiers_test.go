@@ -50,7 +50,7 @@ var tested = map[string]string{
 	"tcp_state": "TestLiveSocket", "connect": "TestLiveSocket", "accept": "TestLiveSocket", "bind": "TestLiveSocket",
 	"listen": "TestLiveSocket", "datagram": "TestLiveSocket",
 	"bind_below": "TestLiveWays", "connect_below": "TestLiveWays", "io_uring": "TestLiveWays",
-	"dns": "TestLiveDNS", "cgroup": "TestLiveCgroup",
+	"dns": "TestLiveDNS", "file": "TestLiveFile", "cgroup": "TestLiveCgroup",
 }
 
 func TestTiersTested(t *testing.T) {

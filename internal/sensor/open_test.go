@@ -21,7 +21,7 @@ func TestForcedTiers(t *testing.T) {
 	}{
 		{"known", map[string]string{"exec": "raw_tp", "dns": "none"}, ""},
 		{"no such tier", map[string]string{"fork": "lsm"}, `hook "fork" has no tier "lsm"; it has tp_btf, raw_tp, tracepoint, none`},
-		{"no such hook", map[string]string{"forks": "none"}, `no hook is called "forks"; hooks are exec, fork, exit, tcp_state, connect, accept, bind, listen, bind_below, connect_below, io_uring, datagram, dns, cgroup`},
+		{"no such hook", map[string]string{"forks": "none"}, `no hook is called "forks"; hooks are exec, fork, exit, tcp_state, connect, accept, bind, listen, bind_below, connect_below, io_uring, datagram, dns, file, cgroup`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			err := (&loader{forced: tt.in}).checkForced(hooks)

@@ -149,10 +149,10 @@ func (s *Sensor) uninterrupt() {
 
 func (s *Sensor) read(ctx context.Context, out chan<- *event.Batch) error {
 	d := drain{s: s, ctx: ctx, out: out}
-	events := make([]unix.EpollEvent, 1+len(s.critical.fds())+len(s.bulk.fds()))
+	events := make([]unix.EpollEvent, 3+len(s.critical.fds())+len(s.bulk.fds()))
 	wait := linger
 	for ctx.Err() == nil {
-		timeout := s.held.timeout(bootNow())
+		timeout := s.filesTimeout(s.held.timeout(bootNow()))
 		if s.critical.waiting() || s.bulk.waiting() {
 			timeout = int(onTheirWay / time.Millisecond)
 		}
@@ -163,6 +163,11 @@ func (s *Sensor) read(ctx context.Context, out chan<- *event.Batch) error {
 		if ctx.Err() == nil && n != 0 {
 			time.Sleep(wait)
 		}
+		if s.files != nil && slices.ContainsFunc(events[:max(0, n)], func(e unix.EpollEvent) bool { return int(e.Fd) == s.files.Mounts() }) {
+			if err := s.files.Remount(); err != nil {
+				return fmt.Errorf("watch files of new mounts: %w", err)
+			}
+		}
 		if s.numbers != nil {
 			s.uninterrupt()
 		}
@@ -172,7 +177,7 @@ func (s *Sensor) read(ctx context.Context, out chan<- *event.Batch) error {
 				return err
 			}
 			// A pass is bounded. What is still there has waited long enough already.
-			if s.critical.available()+s.bulk.available() < backlog {
+			if s.critical.available()+s.bulk.available() < backlog && !s.filesMore {
 				break
 			}
 		}
@@ -188,12 +193,13 @@ func (s *Sensor) read(ctx context.Context, out chan<- *event.Batch) error {
 	// What the kernel had written by the time of the stop still belongs to the log. With
 	// nothing attached no more comes, and every record is accounted for.
 	detached := s.detach()
+	s.settleFiles()
 	d.ctx = context.WithoutCancel(ctx)
 	for {
 		if err := d.pass(); err != nil {
 			return err
 		}
-		if s.critical.available()+s.bulk.available()+len(s.freshAt) == 0 {
+		if s.critical.available()+s.bulk.available()+len(s.freshAt) == 0 && !s.filesMore {
 			break
 		}
 	}
@@ -231,6 +237,10 @@ func (d *drain) pass() error {
 	}
 	s.bulk.refill(until)
 	s.critical.refill(until)
+	// Before the rings are read: what a process did before is in them by now.
+	if err := s.readFiles(); err != nil {
+		return err
+	}
 	for len(s.freshAt) < readAhead {
 		raw, err := s.bulk.read()
 		if err != nil {
@@ -303,6 +313,9 @@ func (d *drain) pass() error {
 		s.settle()
 	}
 	s.held.expire(bootNow(), d)
+	if err := d.emitFiles(); err != nil {
+		return err
+	}
 	return d.flush()
 }
 

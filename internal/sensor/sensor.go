@@ -23,7 +23,9 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/goshawk-project/goshawk/bpf"
 	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/fanotify"
 	"github.com/goshawk-project/goshawk/internal/procfs"
+	"github.com/goshawk-project/goshawk/internal/selection"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,6 +48,7 @@ type Options struct {
 	BootID        string            // identity of this boot, for the events
 	Object        string            // "modern", "legacy", or "" for the best that this kernel takes
 	FS            procfs.FS         // where arguments of running processes are read
+	Files         *selection.Set    // files of which kind file tells; nil: none, now or later; see Watch
 }
 
 // Sensor is a loaded set of BPF programs.
@@ -66,6 +69,11 @@ type Sensor struct {
 
 	settings bpf.LegacySettings // of the legacy object
 	numbers  *numbers           // of the records in its buffers
+
+	files     *fanotify.Reader // nil unless hook file is at that tier
+	filesRead uint64           // when it was read last, ns since boot
+	filesMore bool             // there is more to read
+	changes   []fanotify.Change
 
 	held     held
 	fresh    []byte // bulk records read ahead, one after the other
@@ -117,7 +125,7 @@ func (s *Sensor) open() error {
 	if err := configure(s.object, spec, o, wanted, cache, types); err != nil {
 		return err
 	}
-	l := loader{spec: spec, cache: cache, types: types, forced: o.Tiers, denied: map[string]error{}, fs: o.FS}
+	l := loader{spec: spec, cache: cache, types: types, forced: o.Tiers, denied: map[string]error{}, fs: o.FS, wantFiles: o.Files != nil}
 	base, err := ebpf.NewCollection(&ebpf.CollectionSpec{
 		Maps: spec.Maps, Variables: spec.Variables, Types: spec.Types, ByteOrder: spec.ByteOrder})
 	if err != nil {
@@ -141,7 +149,11 @@ func (s *Sensor) open() error {
 
 	l.maps = s.maps
 	s.hooks, err = l.attachAll(s.object.hooks, wanted, asked)
+	s.files = l.files
 	if err = errors.Join(err, l.close()); err != nil {
+		return err
+	}
+	if err := s.startFiles(); err != nil {
 		return err
 	}
 	if s.object.perf {
@@ -351,6 +363,10 @@ func (s *Sensor) Close() error {
 			s.seed.Close()
 		}
 		errs = append(errs, s.closeBuffers())
+		if s.files != nil {
+			errs = append(errs, s.files.Close())
+			s.files = nil
+		}
 		for _, m := range s.maps {
 			errs = append(errs, m.Close())
 		}

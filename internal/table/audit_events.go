@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/schema"
 )
@@ -237,7 +239,7 @@ func (o EventOptions) keepFile(e event.Event) bool {
 }
 
 var processFileColumns = []schema.Column[*event.File]{
-	schema.Calc("operation", schema.Text, fileOperation, "What was done: open, open+truncate, write, truncate, unlink, rename, link, symlink, create (of no plain file), chmod, chown, setxattr and so on").From("operation", "argument", "syscall"),
+	schema.Calc("operation", schema.Text, fileOperation, "What was done: open, open+truncate, write, truncate, unlink, rename, link, symlink, create (of no plain file), chmod, chown, setxattr and so on").From("operation", "argument", "syscall", "mode"),
 	schema.Int("pid", func(e *event.File) *uint32 { return &e.PID }, "Process").From("pid"),
 	schema.Int("ppid", func(e *event.File) *uint32 { return &e.PPID }, "Parent of the process").From("ppid"),
 	schema.Time("time", func(e *event.File) *int64 { return &e.Time }, "When it happened, unix seconds from the kernel's clock", schema.Additional).From("time"),
@@ -278,7 +280,8 @@ func fileOperation(e *event.File) schema.Value {
 	case "delete":
 		return schema.TextValue("unlink")
 	case "create":
-		if e.Syscall != "" && !strings.Contains(e.Syscall, "open") && e.Syscall != "creat" {
+		if e.Syscall != "" && !strings.Contains(e.Syscall, "open") && e.Syscall != "creat" ||
+			e.Syscall == "" && e.Mode&unix.S_IFMT != unix.S_IFREG && e.Mode != 0 {
 			return schema.TextValue("create") // a directory, a device …
 		}
 		return schema.TextValue("open")

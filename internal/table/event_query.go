@@ -65,6 +65,7 @@ func (t *eventTable) selection(q *schema.Query) event.Selection {
 	}
 	use(t.keepUses)
 	use(t.convertUses)
+	use(t.splitUses)
 	for i := range t.sources {
 		if q.Uses(i) {
 			use(t.sources[i].uses)

@@ -34,7 +34,7 @@ type EventOptions struct {
 func EventTables(log event.Log, o EventOptions) []schema.Relation {
 	all := nativeTables(log)
 	for _, t := range []*eventTable{
-		processEvents(o), socketEvents(o), processFileEvents(o), userEvents(), selinuxEvents(), apparmorEvents(), seccompEvents(),
+		processEvents(o), socketEvents(o), fileEvents(), processFileEvents(o), userEvents(), selinuxEvents(), apparmorEvents(), seccompEvents(),
 		bpfProcessEvents(), bpfSocketEvents(o),
 	} {
 		t.log = log
@@ -102,6 +102,10 @@ type eventTable struct {
 	// but time and eid, stay with SQL.
 	convert     func() func(event.Event) event.Event
 	convertUses []string
+	// split, if set, makes one or two rows of an event; it reads the stored columns splitUses.
+	// No condition on a column that differs between the two is the log's.
+	split     func(event.Event) (first, second event.Event)
+	splitUses []string
 
 	def     *schema.Def
 	sources []source
@@ -113,7 +117,7 @@ func (t *eventTable) bind() *eventTable {
 	t.sources = make([]source, len(t.columns[0]))
 	for i := range t.columns[0] {
 		t.sources[i] = sourceOf(&t.columns[0][i])
-		if t.convert != nil && t.sources[i].how == pushInt {
+		if (t.convert != nil || t.split != nil) && t.sources[i].how == pushInt {
 			t.sources[i].how = pushNothing
 		}
 	}
@@ -147,10 +151,15 @@ type eventRows struct {
 	convert func(event.Event) event.Event
 	byKind  [256][]event.Column
 	row     event.Event
+	next    event.Event // second row of the same event
 	columns []event.Column
 }
 
 func (r *eventRows) Next() (bool, error) {
+	if r.next != nil {
+		r.row, r.next = r.next, nil
+		return true, nil
+	}
 	for {
 		e, err := r.cursor.Next()
 		if err != nil || e == nil {
@@ -161,7 +170,9 @@ func (r *eventRows) Next() (bool, error) {
 			e = r.convert(e)
 		}
 		if r.table.keep == nil || r.table.keep(e) {
-			r.row = e
+			if r.row = e; r.table.split != nil {
+				r.row, r.next = r.table.split(e)
+			}
 			return true, nil
 		}
 	}

@@ -16,7 +16,6 @@ import (
 // pending are osquery's tables that are not built yet, with what brings them. A table
 // leaves the list in the commit that builds it.
 var pending = []struct{ name, brings string }{
-	{"file_events", "file integrity"},
 	{"hardware_events", "osquery-named event tables"},
 	{"syslog_events", "osquery-named event tables"},
 	{"yara_events", "osquery-named event tables"},

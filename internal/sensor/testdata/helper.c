@@ -32,6 +32,7 @@ static void die(const char *what)
 }
 
 #include "calls.h"
+#include "files.h"
 
 static void run(char **argv)
 {
@@ -118,6 +119,8 @@ int main(int argc, char **argv)
 	const char *one = argc > 2 ? argv[2] : "0";
 	char **rest = argv + 3;
 
+	if (!strcmp(what, "file") && argc == 5)
+		return do_file(argv[2], argv[3], argv[4]);
 	if (!strcmp(what, "exit"))
 		return atoi(one);
 	if (!strcmp(what, "sleep"))

@@ -1,0 +1,176 @@
+package sensor
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/selection"
+)
+
+// fileWays are the ways to change a file that testdata/files.h knows, with what is told of
+// each: operation, target and destination. Where a tier tells otherwise, its line follows;
+// docs/file-integrity.md says why.
+var fileWays = []struct {
+	way  string
+	want []string
+	tier map[string][]string
+}{
+	{way: "create", want: []string{"create new"}},
+	{way: "creat", want: []string{"create new", "write new"}},
+	{way: "openat2", want: []string{"create new", "write new"}},
+	{way: "mkdir", want: []string{"create new"}},
+	{way: "rmdir", want: []string{"delete d"}},
+	{way: "mkfifo", want: []string{"create new"}},
+	{way: "symlink", want: []string{"symlink f new"}},
+	{way: "link", want: []string{"link f new"}, tier: map[string][]string{"fanotify": {"link - new"}}},
+	{way: "link_in", want: []string{"link OUT/f new"}, tier: map[string][]string{"fanotify": {"link - new"}}},
+	{way: "tmpfile", want: []string{"create new", "write new"}},
+	{way: "rename", want: []string{"rename f d/g"}},
+	{way: "rename_dir", want: []string{"rename d e"}},
+	{way: "rename_out", want: []string{"rename f OUT/g"}},
+	{way: "rename_in", want: []string{"rename OUT/f new"}},
+	{way: "rename_over", want: []string{"rename OUT/f f"}},
+	{way: "exchange", want: []string{"rename f d", "rename d f"}},
+	{way: "unlink", want: []string{"delete f"}},
+	{way: "truncate", want: []string{"truncate f"}},
+	{way: "ftruncate", want: []string{"truncate f", "write f"}, tier: map[string][]string{"fanotify": {"write f"}}},
+	{way: "open_trunc", want: []string{"truncate f", "write f"}, tier: map[string][]string{"fanotify": {"write f"}}},
+	{way: "chmod", want: []string{"chmod f"}},
+	{way: "fchmod", want: []string{"chmod f"}},
+	{way: "chmod_dir", want: []string{"chmod d"}},
+	{way: "chown", want: []string{"chown f"}},
+	{way: "lchown", want: []string{"chown f"}},
+	{way: "setxattr", want: []string{"setxattr f"}},
+	{way: "removexattr", want: []string{"setxattr f", "removexattr f"}, tier: map[string][]string{"fanotify": {"setxattr f"}}},
+	{way: "utimes", want: []string{"utimes f"}},
+	{way: "write", want: []string{"write f"}},
+	{way: "append", want: []string{"write f"}},
+	{way: "pwritev", want: []string{"write f"}},
+	{way: "direct", want: []string{"write f"}},
+	{way: "mmap", want: []string{"write f"}},
+	{way: "sendfile", want: []string{"write f"}},
+	{way: "splice", want: []string{"write f"}},
+	{way: "copy_file_range", want: []string{"write f"}},
+	{way: "fallocate", want: []string{"write f"}},
+	{way: "ring_write", want: []string{"write f"}},
+	{way: "ring_openat", want: []string{"create new", "write new"}},
+	{way: "ring_unlink", want: []string{"delete f"}},
+	{way: "ring_rename", want: []string{"rename f new"}},
+	{way: "handle", want: []string{"write f"}},
+	{way: "bind_mount", want: []string{"write f"}},
+	{way: "detached_mount", want: []string{"write f"}},
+	{way: "read"},
+	{way: "open_only"},
+	{way: "fail"},
+}
+
+// notThere is the helper's exit status where the kernel has no such way.
+const notThere = 77
+
+func TestLiveFile(t *testing.T) {
+	base := t.TempDir()
+	set, problems := selection.Compile(selection.Options{Watch: []selection.Rule{{Category: "test", Pattern: base + "/%%"}}})
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	eachTier(t, Options{Kinds: []event.ID{event.KindFile}, Files: set}, func(t *testing.T, l *live) { tryFiles(t, l, base) })
+}
+
+func tryFiles(t *testing.T, l *live, base string) {
+	out := t.TempDir()
+	base = filepath.Join(base, filepath.Base(out))
+	for _, w := range fileWays {
+		for _, dir := range []string{filepath.Join(base, w.way), filepath.Join(out, w.way)} {
+			if err := os.MkdirAll(filepath.Join(dir, "d"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "f"), []byte("old old\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	tier := l.tiers[fileHook]
+	// How files are is looked at when they are watched.
+	if err := l.s.Watch(l.s.options.Files); err != nil {
+		t.Fatal(err)
+	}
+	for limit := time.Now().Add(patience); l.s.files != nil && l.s.files.Scanning(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("the files have not been looked at")
+		}
+	}
+
+	pids := map[uint32]string{}
+	missing := map[string]bool{}
+	run := func(way, dir string) uint32 {
+		cmd := exec.Command(helper, "file", way, dir, filepath.Join(out, way))
+		text, err := cmd.CombinedOutput()
+		if cmd.ProcessState.ExitCode() == notThere {
+			t.Logf("%s: not on this kernel or file system", way)
+			missing[way] = true
+		} else if err != nil {
+			t.Errorf("%s: %v: %s", way, err, text)
+		}
+		return uint32(cmd.Process.Pid)
+	}
+	for _, w := range fileWays {
+		pids[run(w.way, filepath.Join(base, w.way))] = w.way
+	}
+	last := filepath.Join(base, "last")
+	if err := os.Mkdir(last, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run("create", last)
+	l.wait(t, 1, "the last file", func(e event.Event) bool {
+		f, ok := e.(*event.File)
+		return ok && f.TargetPath == filepath.Join(last, "new")
+	})
+	l.stop() // what waits for a file to be closed is told at the end
+
+	got := map[string][]string{}
+	short := func(name, way string) string {
+		name = strings.Replace(name, filepath.Join(out, way), "OUT", 1)
+		return strings.TrimPrefix(strings.TrimPrefix(name, filepath.Join(base, way)), "/")
+	}
+	for _, e := range l.snapshot(func(e event.Event) bool { return e.Head().Kind == event.KindFile }) {
+		f := e.(*event.File)
+		way, ok := pids[f.PID]
+		if !ok {
+			if f.Head().PID != 0 && !strings.HasPrefix(f.TargetPath, last) {
+				t.Errorf("%s %s by pid %d, which is none of ours", f.Operation, f.TargetPath, f.PID)
+			}
+			continue
+		}
+		words := []string{f.Operation, short(f.TargetPath, way)}
+		if words[1] == "" {
+			words[1] = "-"
+		}
+		if f.DestinationPath != "" {
+			words = append(words, short(f.DestinationPath, way))
+		}
+		got[way] = append(got[way], strings.Join(words, " "))
+		if f.Category != "test" || f.Result != "ok" {
+			t.Errorf("%s: category %q, result %q", way, f.Category, f.Result)
+		}
+	}
+	for _, w := range fileWays {
+		want := w.want
+		if at, ok := w.tier[tier]; ok {
+			want = at
+		}
+		if missing[w.way] {
+			continue
+		}
+		if diff := cmp.Diff(want, got[w.way]); diff != "" {
+			t.Errorf("%s (tier %s): (-want +got)\n%s", w.way, tier, diff)
+		}
+	}
+	balanced(t, l)
+}
