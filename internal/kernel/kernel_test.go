@@ -44,6 +44,9 @@ func TestFacts(t *testing.T) {
 	hybrid := host(t, map[string]string{
 		"proc/1/mounts": "c /sys/fs/cgroup/memory cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n"})
 	old := host(t, map[string]string{"proc/1/mounts": "c /sys/fs/cgroup/memory cgroup rw 0 0\n"})
+	v1 := host(t, map[string]string{"proc/1/mounts": "c /sys/fs/cgroup/memory cgroup rw 0 0\n", "proc/filesystems": "nodev\tcgroup\n\text4\n"})
+	neither := host(t, map[string]string{"proc/1/mounts": "", "proc/filesystems": "nodev\tproc\n"})
+	unmounted := host(t, map[string]string{"proc/1/mounts": "", "proc/filesystems": "nodev\tcgroup2\n"})
 	given := filepath.Join(t.TempDir(), "kernel.btf")
 	if err := os.WriteFile(given, make([]byte, 3<<10), 0o644); err != nil {
 		t.Fatal(err)
@@ -88,6 +91,10 @@ func TestFacts(t *testing.T) {
 		{"cgroup v1", cgroups(old), Fact{Name: "cgroups", Value: "v1 only", State: Missing,
 			Advice: "mount -t cgroup2 none /sys/fs/cgroup/unified: dns and datagrams are seen there"}},
 		{"no cgroups", cgroups(bare), Fact{Name: "cgroups", Value: "not mounted", State: Missing,
+			Advice: "mount -t cgroup2 none /sys/fs/cgroup: dns and datagrams are seen there"}},
+		{"cgroup v1 alone", cgroups(v1), Fact{Name: "cgroups", Value: "v1; this kernel has no v2 (from Linux 4.5)", State: OK}},
+		{"no cgroups at all", cgroups(neither), Fact{Name: "cgroups", Value: "not mounted; this kernel has no v2 (from Linux 4.5)", State: OK}},
+		{"cgroup v2 to be had", cgroups(unmounted), Fact{Name: "cgroups", Value: "not mounted", State: Missing,
 			Advice: "mount -t cgroup2 none /sys/fs/cgroup: dns and datagrams are seen there"}},
 		{"distribution", distribution(debian), Fact{Name: "distribution", Value: "Debian GNU/Linux 12 (bookworm)", State: OK}},
 		{"distribution's own copy", distribution(vendor), Fact{Name: "distribution", Value: "Alpine", State: OK}},

@@ -79,7 +79,12 @@ func cgroups(f procfs.FS) Fact {
 		}
 	}
 	const advice = "mount -t cgroup2 none /sys/fs/cgroup/unified: dns and datagrams are seen there"
+	known, err := f.Filesystem("cgroup2")
 	switch {
+	case err == nil && !known && one > 0:
+		return Fact{Name: "cgroups", Value: "v1; this kernel has no v2 (from Linux 4.5)", State: OK}
+	case err == nil && !known:
+		return Fact{Name: "cgroups", Value: "not mounted; this kernel has no v2 (from Linux 4.5)", State: OK}
 	case two != "" && one == 0:
 		return Fact{Name: "cgroups", Value: "v2 at " + two, State: OK}
 	case two != "":

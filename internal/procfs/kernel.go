@@ -73,6 +73,21 @@ func (f FS) Lockdown() (string, error) {
 	return mode, nil
 }
 
+// Filesystem reports whether the kernel knows a type of filesystem (/proc/filesystems), as
+// built in or loaded.
+func (f FS) Filesystem(name string) (bool, error) {
+	b, err := readAtMost(filepath.Join(f.Proc, "filesystems"), maxSmallFile)
+	if err != nil {
+		return false, err
+	}
+	for line := range bytes.Lines(b) {
+		if fields := bytes.Fields(line); len(fields) > 0 && string(fields[len(fields)-1]) == name {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // OwnCapabilities returns the effective capabilities of this process, a bit each.
 func (f FS) OwnCapabilities() (uint64, error) {
 	b, err := readAtMost(filepath.Join(f.Proc, "self/status"), maxSmallFile)

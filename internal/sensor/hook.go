@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -427,10 +429,12 @@ func oneLine(err error) string {
 	if errors.As(err, &v) && len(v.Log) > 0 {
 		return fmt.Sprintf("%v (verifier: %s)", v.Cause, strings.TrimSpace(v.Log[len(v.Log)-1]))
 	}
-	// The library's guess at a cause is wrong from 5.11 on, and lifted before.
-	text := strings.ReplaceAll(err.Error(), " (MEMLOCK may be too low, consider rlimit.RemoveMemlock)", "")
-	return strings.ReplaceAll(text, "\n", " ")
+	return strings.ReplaceAll(beside.ReplaceAllString(err.Error(), ""), "\n", " ")
 }
+
+// beside is what the library says that helps nobody: a guess at a cause that is wrong from 5.11 on
+// and lifted before, and names that differ from one try to the next.
+var beside = regexp.MustCompile(` \(MEMLOCK may be too low, consider rlimit\.RemoveMemlock\)| \(arch-specific fallback for "\w+"\)|: creating probe entry on tracefs|goshawk_[0-9a-f]{16}/`)
 
 func (l *loader) attachTier(a *attached, t *tier) error {
 	if t.name == tierFanotify {
@@ -441,6 +445,9 @@ func (l *loader) attachTier(a *attached, t *tier) error {
 	places, err := l.places(t)
 	if err != nil {
 		return err
+	}
+	if err := l.haveKprobes(places); err != nil {
+		return err // before the verifier has worked for nothing
 	}
 	c, err := l.load(places...)
 	if err != nil {
@@ -471,6 +478,20 @@ func (l *loader) attachTier(a *attached, t *tier) error {
 		}
 	}
 	return nil
+}
+
+// haveKprobes fails where one of the places is a kprobe and this kernel was built without: it has
+// neither the PMU (4.17, and RHEL 7's) nor the file in tracefs.
+func (l *loader) haveKprobes(places []place) error {
+	if !slices.ContainsFunc(places, func(at place) bool { return l.spec.Programs[at.program].Type == ebpf.Kprobe }) {
+		return nil
+	}
+	for _, name := range []string{"bus/event_source/devices/kprobe/type", "kernel/tracing/kprobe_events", "kernel/debug/tracing/kprobe_events"} {
+		if _, err := os.Stat(filepath.Join(l.fs.Sys, name)); err == nil {
+			return nil
+		}
+	}
+	return errors.New("this kernel has no kprobes, or neither tracefs nor debugfs is mounted")
 }
 
 // places are the entries of a tier that concern this kernel.

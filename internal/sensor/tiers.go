@@ -31,9 +31,20 @@ type Ring struct {
 	Bytes int    `json:"bytes"`
 }
 
-// Rings returns the rings and their sizes.
+// Rings returns the rings and their sizes; of perf buffers that of all CPUs together.
 func (s *Sensor) Rings() []Ring {
-	return []Ring{{"critical", s.options.CriticalBytes}, {"bulk", s.options.BulkBytes}}
+	size := func(b buffer, asked int) int {
+		p, ok := b.(*perfBuffer)
+		if !ok {
+			return asked
+		}
+		n := 0
+		for i := range p.rings {
+			n += len(p.rings[i].data)
+		}
+		return n
+	}
+	return []Ring{{"critical", size(s.critical, s.options.CriticalBytes)}, {"bulk", size(s.bulk, s.options.BulkBytes)}}
 }
 
 // Kinds lists what the hooks observe.
