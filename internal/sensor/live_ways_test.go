@@ -180,6 +180,44 @@ func list(events []*event.Socket) string {
 	return strings.Join(out, "\n")
 }
 
+// Another thread moves the address after the kernel has taken it and before the call has done
+// anything with it. What is told is what the kernel did: from the socket where it went well, else
+// from the kernel's copy; where a tier has neither, what it tells is marked as read from user memory.
+func TestLiveHeldAddress(t *testing.T) {
+	eachCallTier(t, func(t *testing.T, l *live, tier string) {
+		inNetwork(t, l, func(s *side) {
+			pid, _ := s.helps("held", "userfaultfd")
+			told, from := "192.0.2.1", event.FidelityKernel // of what failed
+			if !below(tier) {
+				told, from = "127.0.0.1", event.FidelityUser
+			}
+			var got []string
+			for _, e := range s.here() {
+				if e.PID != uint32(pid) {
+					continue
+				}
+				at, port := e.RemoteAddress, e.RemotePort
+				if e.Kind == event.KindBind {
+					at, port = e.LocalAddress, e.LocalPort
+				}
+				if e.Kind == event.KindBind && e.Result != "ok" && port == 0 {
+					port = 7004 // the socket has none
+				}
+				got = append(got, fmt.Sprintf("%v %s:%d %s %s", e.Kind, at, port, e.Result, e.Fidelity))
+			}
+			want := []string{
+				"connect 127.0.0.1:7001 ok kernel",
+				fmt.Sprintf("connect %s:7002 ENETUNREACH %s", told, from),
+				"bind 127.0.0.1:7003 ok kernel",
+				fmt.Sprintf("bind %s:7004 EADDRNOTAVAIL %s", told, from),
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("got  %q\nwant %q", got, want)
+			}
+		})
+	})
+}
+
 // Another thread moves the address while a call looks at it. What went well is told from the
 // socket; what did not is told as the kernel saw it, or marked as read from user memory.
 func TestLiveRace(t *testing.T) {

@@ -303,3 +303,75 @@ static int race(int n)
 	fflush(stdout);
 	_exit(0);
 }
+
+/* An address on two pages, of which the second is missing until the first has been changed: the
+ * kernel's copy, which waits in between, keeps what was there (userfaultfd(2)).
+ */
+struct held {
+	int faults; /* userfaultfd */
+	struct sockaddr_in *address;
+	char *second;
+	uint32_t next; /* the IPv4 address to put there meanwhile */
+};
+
+static void *move_meanwhile(void *arg)
+{
+	struct held *h = arg;
+	struct uffd_msg m;
+	struct uffdio_zeropage z = {.range = {(uintptr_t)h->second, 4096}};
+
+	for (;;) {
+		if (read(h->faults, &m, sizeof(m)) != sizeof(m) || m.event != UFFD_EVENT_PAGEFAULT)
+			die("read of userfaultfd");
+		h->address->sin_addr.s_addr = h->next;
+		if (ioctl(h->faults, UFFDIO_ZEROPAGE, &z))
+			die("UFFDIO_ZEROPAGE");
+	}
+	return NULL;
+}
+
+static void held_call(struct held *h, int bound, const char *from, const char *to, int port, long want)
+{
+	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	long r;
+
+	if (madvise(h->second, 4096, MADV_DONTNEED))
+		die("madvise");
+	h->address->sin_family = AF_INET;
+	h->address->sin_port = htons(port);
+	h->address->sin_addr.s_addr = inet_addr(from);
+	h->next = inet_addr(to);
+	r = syscall(bound ? SYS_bind : SYS_connect, s, h->address, sizeof(*h->address));
+	expect(bound ? "held bind" : "held connect", r ? -errno : 0, want);
+	expect("address afterwards", h->address->sin_addr.s_addr == h->next, 1);
+	close(s);
+}
+
+/* Each call that is watched for its address, with one that is here when the kernel takes it, and
+ * moved elsewhere meanwhile, and the other way round.
+ */
+static int held(void)
+{
+	struct uffdio_api api = {.api = UFFD_API};
+	struct uffdio_register reg = {.mode = UFFDIO_REGISTER_MODE_MISSING};
+	struct held h;
+	char *pages;
+	pthread_t t;
+
+	h.faults = syscall(SYS_userfaultfd, O_CLOEXEC);
+	if (h.faults < 0)
+		return errno == ENOSYS ? 77 : 125;
+	pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	h.second = pages + 4096;
+	h.address = (void *)(h.second - 8); /* family, port and address before the border */
+	reg.range.start = (uintptr_t)h.second;
+	reg.range.len = 4096;
+	if (pages == MAP_FAILED || ioctl(h.faults, UFFDIO_API, &api) || ioctl(h.faults, UFFDIO_REGISTER, &reg))
+		die("userfaultfd");
+	pthread_create(&t, NULL, move_meanwhile, &h);
+	held_call(&h, 0, "127.0.0.1", "192.0.2.1", 7001, 0);
+	held_call(&h, 0, "192.0.2.1", "127.0.0.1", 7002, -ENETUNREACH);
+	held_call(&h, 1, "127.0.0.1", "192.0.2.1", 7003, 0);
+	held_call(&h, 1, "192.0.2.1", "127.0.0.1", 7004, -EADDRNOTAVAIL);
+	_exit(0);
+}

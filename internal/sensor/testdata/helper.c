@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fsuid.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -333,6 +335,8 @@ int main(int argc, char **argv)
 		return calls(one);
 	if (!strcmp(what, "race")) /* N */
 		return race(atoi(one));
+	if (!strcmp(what, "held"))
+		return held();
 	fprintf(stderr, "helper: no %s\n", what);
 	return 125;
 }
