@@ -57,7 +57,9 @@ check: ## gofmt, vet, staticcheck, govulncheck
 	@out=$$(gofmt -l . .ci); [ -z "$$out" ] || { echo "not formatted, run gofmt -w:" $$out >&2; exit 1; }
 	go vet ./...
 	go vet .ci/report.go
+	go vet -tags kernels ./kerneltest
 	go tool staticcheck ./...
+	go tool staticcheck -tags kernels ./kerneltest
 	@.ci/vulnerabilities
 
 clean: ## remove what was built

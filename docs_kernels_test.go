@@ -151,7 +151,9 @@ func kernelsReference(t *testing.T, data string) string {
 	for _, n := range tierNotes {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", n.tier, n.how, n.lost)
 	}
+	b.WriteString(kernelsLSM)
 	b.WriteString(kernelsBTF)
+	b.WriteString(kernelsOld)
 	b.WriteString("\n## What was not tried\n\nWhat these kernels lack altogether, so that its tests do not run there:\n\n")
 	lacks := map[string][]string{} // by reason
 	var order []string
@@ -193,6 +195,17 @@ Which tier each hook gets, best first; in *italics* where it is not the best one
 
 `
 
+const kernelsLSM = `
+There is no tier of LSM programs for sockets. One stands on the same trampoline as fexit, so that it is refused
+where fexit is, and needs bpf in the list of security modules besides; it is called before the kernel
+acts, and knows neither the outcome nor the port that the kernel chooses. What it would add, a call that another
+security module forbids, the fexit programs on security_socket_connect(), _accept(), _bind() and _listen() tell.
+
+io_uring, system calls of 32 bits and x32, and an address that is changed while the kernel looks at it are tried at
+each tier, in the guests (TestLiveWays, TestLiveHeldAddress: a page that is missing holds the kernel's copy
+while another thread changes what was copied).
+`
+
 const kernelsBTF = `
 ## Kernels without BTF
 
@@ -210,6 +223,32 @@ of RELEASE.btf files (or MACHINE/RELEASE.btf), or one file, whatever its name, w
 it goshawk looks for its kernel's in /etc/goshawk/btf/ and /etc/goshawk/btf.tar.gz, and in btf/ and
 btf.tar.gz beside the program. Nothing tells whether a file is of this build: with another's, what
 events say is wrong where structures differ.
+`
+
+const kernelsOld = `
+## Kernels before 5.10, and 3.10 of RHEL 7.6 to 7.9
+
+None of them can be had where these tests run. The legacy object is for them: the same sources, with perf
+buffers, no loops and calls, at most 4096 instructions a program, and no helper or type of map that
+3.10.0-1160, 4.14 or 4.19 lacks. What is proved of it:
+
+- its instructions, helpers, maps and relocations, read from the object (TestLegacyLimits);
+- that a model of the verifiers of 3.10 (RHEL 7), 4.14 and 4.19, made from their sources, takes every program with the
+  structures of these kernels (TestLegacyOldKernels);
+- all live tests, at each of its tiers, on 5.10 and 6.1 (the guests 5.10-legacy and 6.1-legacy);
+- ` + "`check --self-test`, `run` and `query`" + ` on 5.10 with what 3.10 lacks taken away (` + "`make test-kernels K=5.10 RUN=old`" + `): every
+  system call after 3.10's, all commands of bpf(2), types of programs and maps, instructions and helpers that
+  RHEL 7 has not, the kernel's BTF, tracefs, the PMU for kprobes, cgroup2, and the tracepoints of sockets, cgroups and
+  system calls; with nothing but proc, sysfs, devtmpfs and debugfs mounted and types from ` + "`--btf`" + `.
+
+What only such a kernel can show, and nobody has seen: its verifier itself; that its compiler left tcp_set_state
+and the other functions of the kprobes whole (all are global or called by pointer in RHEL 7's sources);
+that a tracepoint shared with another tool is told as taken (before 4.15 it takes one program; goshawk then
+uses kprobes alone). In a virtual machine without virtio-rng, random numbers keep a program waiting until
+the kernel has gathered enough: minutes after boot.
+
+What goshawk cannot tell there: cgroups as they are made (their tracepoints tell a usable number since 5.5; processes
+name theirs all the same), socket cookies (4.2), the loss of a close that a program of another tool was in the way of.
 `
 
 const kernelsHost = `

@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,23 +20,34 @@ type said struct{ out, err, code string }
 var bareLine = regexp.MustCompile(`^=== (begin|out|err|code|end) ?(\S*) ?(\S*)$`)
 
 // bare boots a guest with goshawk and BusyBox and nothing else: no /etc, no cgroups, a root
-// that can only be read, in the year 1970. There goshawk's commands must do their work.
-func bare(t *testing.T, g *guest, root, kernel, goshawk string) {
+// that can only be read, in the year 1970. There goshawk's commands must do their work. An old
+// guest also lacks what 3.10 as of RHEL 7 lacks (testdata/old.c).
+func bare(t *testing.T, g *guest, kernel, goshawk string, old bool) {
+	what, hooks := "bare", map[string]string{"exec": "tp_btf", "fork": "tp_btf", "exit": "tp_btf", "tcp_state": "tp_btf",
+		"connect": "fexit", "accept": "fexit", "bind": "fexit", "listen": "fexit", "datagram": "cgroup", "dns": "cgroup", "cgroup": "tp_btf"}
 	f := newTree(t, g.arch, "bare-init")
 	must(t, f.mkdir("writable"))
 	f.copy(goshawk, "goshawk")
-	f.write("variables", "RESULTS="+machines[g.arch].results+"\n")
+	variables := "RESULTS=" + machines[g.arch].results + "\n"
+	if old {
+		what, hooks = "old", map[string]string{"exec": "kprobe", "fork": "kprobe", "exit": "tracepoint", "tcp_state": "kprobe",
+			"connect": "kprobe", "accept": "kprobe", "bind": "kprobe", "listen": "kprobe", "datagram": "kprobe", "dns": "kprobe", "cgroup": ""}
+		f.copy(compileC(t, t.TempDir(), g.arch, "testdata/old.c"), "old")
+		variables += "OLD=1\n"
+	}
+	f.write("variables", variables)
+	f.write("statements", countRows(t))
 	initrd := f.pack()
 	t.Parallel()
 	r := g.boot(t, kernel, initrd, "-rtc", "base=1970-01-01T00:00:00")
 	all, ended := readBare(r.results)
 	if r.err != nil || !ended {
-		t.Fatalf("the bare guest did not come to its end: %v\nagain with: make test-kernels K=%s RUN=bare\nit printed last:\n%s\nits console ends:\n%s",
-			r.err, g.name, tail(r.results), tail(r.console))
+		t.Fatalf("the %s guest did not come to its end: %v\nagain with: make test-kernels K=%s RUN=%s\nit printed last:\n%s\nits console ends:\n%s",
+			what, r.err, g.name, what, tail(r.results), tail(r.console))
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("again with: make test-kernels K=%s RUN=bare", g.name)
+			t.Logf("again with: make test-kernels K=%s RUN=%s", g.name, what)
 		}
 	})
 	check := func(name, code string, wants ...string) string {
@@ -54,13 +67,47 @@ func bare(t *testing.T, g *guest, root, kernel, goshawk string) {
 		return s.out
 	}
 	check("begin", "1970")
-	check("check", "0", `^  exec +tp_btf `, `cgroup2`, `hooks`)
-	var report struct{ Hooks []struct{ Name, Tier string } }
-	if err := json.Unmarshal([]byte(check("check-json", "0")), &report); err != nil || len(report.Hooks) == 0 {
-		t.Errorf("check --format json: %v, %d hooks", err, len(report.Hooks))
+	report := struct {
+		Hooks  []struct{ Name, Tier, Refused string }
+		Kernel []struct{ Name, Value string }
+	}{}
+	// tiers compares what one of the reports says of the hooks.
+	tiers := func(name string) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(check(name, "0")), &report); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		got := map[string]string{}
+		for _, h := range report.Hooks {
+			if got[h.Name] = h.Tier; h.Tier == "" && h.Refused == "" {
+				t.Errorf("%s: hook %s has neither tier nor reason", name, h.Name)
+			}
+		}
+		for hook, want := range hooks {
+			if got[hook] != want {
+				t.Errorf("%s: hook %s is at %q, want %q: %+v", name, hook, got[hook], want, report.Hooks)
+			}
+		}
+	}
+	tiers("check-json")
+	last := "eBPF works: "
+	if old {
+		last += fmt.Sprintf("%d of %d hooks, ", len(hooks)-1, len(hooks))
+	} else {
+		last += fmt.Sprintf("%d hooks, %d at their best tier$", len(hooks), len(hooks))
+	}
+	check("check", "0", `^  exec +`+hooks["exec"]+` `, `^  cgroups +missing +not mounted: `, "^"+last)
+	check("self-test", "0", "^"+last[:len(last)-1], `; self-test passed: `)
+	check("check-beside", "0", "^"+last)
+	if old {
+		for _, f := range report.Kernel {
+			if f.Name == "btf" && f.Value[:len("/writable/kernel.btf")] != "/writable/kernel.btf" {
+				t.Errorf("BTF is %q", f.Value)
+			}
+		}
 	}
 	check("query-agent", "0", `"path": ?"/bin/busybox"`, `mark`)
-	check("query-hooks", "0", `"exec"`)
+	check("query-hooks", "0", `"tier": ?"`+hooks["exec"]+`"`)
 	events := map[string]int{}
 	for line := range strings.Lines(check("run", "0", `^ready: `)) {
 		var e struct {
@@ -86,7 +133,39 @@ func bare(t *testing.T, g *guest, root, kernel, goshawk string) {
 	check("run-readonly", "1", `read-only`, `--root-dir`)
 	check("run-text", "0", `^ready: `)
 	check("dir", "0", `events\.db`)
-	note(t, "kernel %-7s bare surroundings: %s in %v", g.name, fmt.Sprint(events), r.took)
+	note(t, "kernel %-11s %s surroundings: %s in %v", g.name, what, fmt.Sprint(events), r.took)
+}
+
+// countRows are statements that read every table of present state; those that need a condition
+// have none.
+func countRows(t *testing.T) string {
+	t.Helper()
+	c := exec.Command("go", "run", "./cmd/goshawk", "tables", "--format", "json")
+	c.Dir = ".."
+	out, err := c.Output()
+	must(t, err)
+	var tables []struct {
+		Name    string
+		Events  bool
+		Columns []struct{ Flags []string }
+	}
+	must(t, json.Unmarshal(out, &tables))
+	var b strings.Builder
+next:
+	for _, table := range tables {
+		for _, c := range table.Columns {
+			if slices.Contains(c.Flags, "required") {
+				continue next
+			}
+		}
+		if !table.Events {
+			fmt.Fprintf(&b, "SELECT '%s' AS name, count(*) AS n FROM %[1]s;\n", table.Name)
+		}
+	}
+	if b.Len() == 0 {
+		t.Fatalf("no tables in:\n%s", out)
+	}
+	return b.String()
 }
 
 // readBare takes apart what bare-init writes.

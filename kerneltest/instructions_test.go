@@ -29,7 +29,7 @@ var costLine = regexp.MustCompile(`(?m)^=== cost (\S+) (\S+) (\S+) (\S+)$`)
 // countInstructions runs where QEMU counts instructions as time, so that the figures are the
 // same in every run. A system call that nobody watches must cost what it costs without goshawk.
 func countInstructions(t *testing.T) {
-	g := guest{instructions, "6.1", "amd64"}
+	g := guest{instructions, "6.1", "amd64", ""}
 	_, kernel := g.image(t)
 	dir := t.TempDir()
 	f := newTree(t, g.arch, "instructions-init")
@@ -37,7 +37,9 @@ func countInstructions(t *testing.T) {
 	f.copy(compileC(t, dir, g.arch, "testdata/cost.c"), "cost")
 	f.copy(compileC(t, dir, g.arch, "../bench/nothing.c", "-nostdlib"), "nothing")
 	f.write("variables", "RESULTS="+machines[g.arch].results+"\n")
-	r := g.boot(t, kernel, f.pack(), "-smp", "1", "-icount", "shift=0,sleep=off")
+	initrd := f.pack()
+	t.Parallel()
+	r := g.boot(t, kernel, initrd, "-smp", "1", "-icount", "shift=0,sleep=off")
 	release := regexp.MustCompile(`(?m)^=== kernel (\S+)$`).FindSubmatch(r.results)
 	if r.err != nil || release == nil || !regexp.MustCompile(`(?m)^=== end$`).Match(r.results) {
 		t.Fatalf("the guest did not come to its end: %v\nit printed last:\n%s\nits console ends:\n%s", r.err, tail(r.results), tail(r.console))
@@ -62,7 +64,7 @@ func countInstructions(t *testing.T) {
 		}
 		least[c.Side+" "+c.What] = c.Least
 	}
-	for _, side := range []string{"goshawk", "goshawk-processes", "again"} {
+	for _, side := range []string{"goshawk", "goshawk-processes", "goshawk-kprobe", "again"} {
 		if got, want := least[side+" getpid"], least["bare getpid"]; want == 0 || got > want+0.5 {
 			t.Errorf("%s: getpid takes %.2f instructions, %.2f on a bare host", side, got, want)
 		}

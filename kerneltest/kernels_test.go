@@ -22,30 +22,37 @@ import (
 
 // A suite is the tests of a package that run in a guest.
 type suite struct {
-	path  string
-	run   string // what runs when RUN does not say
-	skip  string // what does not: it is slow, and the same on every kernel
-	arm64 string // what runs there, where all would take too long; empty: none
-	flags []string
+	path   string
+	run    string // what runs when RUN does not say
+	skip   string // what does not: it is slow, and the same on every kernel
+	arm64  string // what runs there, where all would take too long; empty: none
+	flags  []string
+	legacy bool // runs with the legacy object, too
 }
 
 var suites = []suite{
-	{"./internal/sensor", "^TestLive|^TestOpen", "^TestLiveKindsChooseHooks$",
-		"^TestLive(Exec|Grants|Verifier)$|^TestLiveSocket$/./^tcp$", []string{"-cover"}},
-	{"./internal/kernel", ".", "", ".", nil},
-	{"./internal/procfs", "^Test", "", "", nil},
-	{"./cmd/goshawk", "^TestLive(Check|SelfTest|ExecAndExit|Connection|Query|TinyRing)$", "", "^TestLiveSelfTest$", nil},
+	{"./internal/sensor", "^TestLive|^TestOpen", "^TestLive(KindsChooseHooks|Race)$",
+		"^TestLive(Exec|Grants|Verifier)$|^TestLiveSocket$/./^tcp$", []string{"-cover"}, true},
+	{"./internal/kernel", ".", "", ".", nil, false},
+	{"./internal/procfs", "^Test", "", "", nil, false},
+	{"./cmd/goshawk", "^TestLive(Check|SelfTest|ExecAndExit|Connection|Query|TinyRing)$", "", "^TestLiveSelfTest$", nil, false},
 	// The last, as it locks audit until the next boot. What needs auditd or gcc runs elsewhere.
-	{"./internal/audit", "^TestLive", "^TestLive(Beside|StopOwner|Yield|Overrun|Storm)$", "", nil},
+	{"./internal/audit", "^TestLive", "^TestLive(Beside|StopOwner|Yield|Overrun|Storm)$", "", nil, false},
 }
 
-// TestKernels runs the live tests on the kernels named in K (comma-separated; empty: all, but
-// for instructions, which counts what goshawk costs).
+// TestKernels runs the live tests on the kernels named in K (comma-separated; empty: all, and
+// instructions, which counts what goshawk costs).
 // RUN narrows the tests, as -run does, and PACKAGES the packages; RUN=bare runs none of
-// them, but what there is in bare surroundings. With UPDATE what the kernels grant is kept.
+// them, but what there is in bare surroundings, RUN=old what there is where also 3.10 is
+// pretended (on the oldest kernel). With UPDATE what the kernels grant is kept.
 func TestKernels(t *testing.T) {
 	chosen := guests
-	if k := os.Getenv("K"); k != "" {
+	run := os.Getenv("RUN")
+	k := os.Getenv("K")
+	if k == "" && run == "" {
+		t.Run(instructions, countInstructions)
+	}
+	if k != "" {
 		chosen = nil
 		for name := range strings.SplitSeq(k, ",") {
 			i := slices.IndexFunc(guests, func(g guest) bool { return g.name == name })
@@ -68,17 +75,22 @@ func TestKernels(t *testing.T) {
 	if tests := built[runtime.GOARCH].tests["./internal/sensor"]; len(chosen) == len(guests) && os.Getenv("UPDATE") != "" && tests != "" {
 		t.Run("host", func(t *testing.T) { hostRecord(t, tests) })
 	}
-	for _, g := range chosen {
+	byTime := slices.Clone(chosen) // what takes longest begins first
+	slices.SortStableFunc(byTime, func(a, b guest) int { return strings.Compare(b.arch, a.arch) })
+	for _, g := range byTime {
 		root, kernel := g.image(t)
-		if bareOnly := os.Getenv("RUN") == "bare"; !bareOnly {
+		if run != "bare" && run != "old" {
 			t.Run(g.name, func(t *testing.T) {
 				initrd := liveTree(t, &g, root, built[g.arch])
 				t.Parallel()
 				report(t, &g, g.boot(t, kernel, initrd))
 			})
 		}
-		if run := os.Getenv("RUN"); run == "" || run == "bare" {
-			t.Run(g.name+" bare", func(t *testing.T) { bare(t, &g, root, kernel, built[g.arch].goshawk) })
+		if (run == "" || run == "bare") && g.object == "" {
+			t.Run(g.name+" bare", func(t *testing.T) { bare(t, &g, kernel, built[g.arch].goshawk, false) })
+		}
+		if (run == "" || run == "old") && g.name == oldest {
+			t.Run(g.name+" old", func(t *testing.T) { bare(t, &g, kernel, built[g.arch].goshawk, true) })
 		}
 	}
 }
@@ -107,7 +119,7 @@ func build(t *testing.T, arch string) programs {
 func chosenSuites() []suite {
 	only := os.Getenv("PACKAGES")
 	switch {
-	case os.Getenv("RUN") == "bare":
+	case os.Getenv("RUN") == "bare" || os.Getenv("RUN") == "old":
 		return nil
 	case only == "":
 		return suites
@@ -143,10 +155,11 @@ func liveTree(t *testing.T, g *guest, root string, p programs) string {
 		f.copyDynamic("/sbin/ip", "usr/sbin/ip") // BusyBox's own makes no veth pairs
 	}
 	f.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
-	f.write("variables", "export GOSHAWK_KERNELTEST=1 GOSHAWK_TEST_HELPER=/helper GOSHAWK_TIERS=/results/tiers RESULTS="+machines[g.arch].results+"\n")
+	f.write("variables", "export GOSHAWK_KERNELTEST=1 GOSHAWK_TEST_HELPER=/helper GOSHAWK_TIERS=/results/tiers GOSHAWK_TEST_OBJECT="+g.object+
+		" RESULTS="+machines[g.arch].results+"\n")
 	var jobs strings.Builder
 	for _, s := range chosenSuites() {
-		if p.tests[s.path] == "" {
+		if p.tests[s.path] == "" || g.object != "" && !s.legacy {
 			continue
 		}
 		dir := filepath.Join("/work", s.path)
@@ -295,9 +308,9 @@ func report(t *testing.T, g *guest, r run) {
 			t.Errorf("kernel %s: %s exited with %s; again with: %s\n%s", g.name, o.Suites[i], code, g.again(""), tail([]byte(strings.Join(said[""], ""))))
 		}
 	}
-	note(t, "kernel %-7s %-28s %d passed, %d failed, %d skipped in %v; coverage of internal/sensor %s",
+	note(t, "kernel %-11s %-28s %d passed, %d failed, %d skipped in %v; coverage of internal/sensor %s",
 		g.name, o.Kernel, passed, failed, len(skipped), r.took, o.Coverage)
-	if tiers := o.Files["tiers"]; os.Getenv("UPDATE") != "" && tiers != nil && !t.Failed() {
+	if tiers := o.Files["tiers"]; os.Getenv("UPDATE") != "" && tiers != nil && g.object == "" && !t.Failed() {
 		keep(t, record{g.name, o.Kernel, g.arch, tiers, skipped})
 	}
 }

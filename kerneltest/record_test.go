@@ -59,10 +59,13 @@ func keep(t *testing.T, r record) {
 		all = slices.Delete(all, i, i+1)
 	}
 	all = append(all, r)
-	place := func(name string) int { // the host comes last
-		return (slices.IndexFunc(guests, func(g guest) bool { return g.name == name }) + len(guests) + 1) % (len(guests) + 1)
+	place := func(r record) int { // the host comes last
+		if i := slices.IndexFunc(guests, func(g guest) bool { return g.name == r.Name }); i >= 0 {
+			return i
+		}
+		return len(guests)
 	}
-	slices.SortFunc(all, func(a, b record) int { return place(a.Name) - place(b.Name) })
+	slices.SortFunc(all, func(a, b record) int { return place(a) - place(b) })
 	var out bytes.Buffer
 	e := json.NewEncoder(&out)
 	e.SetEscapeHTML(false)

@@ -169,6 +169,8 @@ static __always_inline bool put_path_steps(struct build *b, struct vfsmount *mnt
 			goto whole;
 		dentry = parent;
 	}
+	if (dentry == root && BPF_CORE_READ(mount, mnt_parent) == mount)
+		goto whole;
 	goto out;
 whole:
 	b->dentry = NULL; /* in memory: in a register it would cost one more at each step */

@@ -429,12 +429,12 @@ func oneLine(err error) string {
 	if errors.As(err, &v) && len(v.Log) > 0 {
 		return fmt.Sprintf("%v (verifier: %s)", v.Cause, strings.TrimSpace(v.Log[len(v.Log)-1]))
 	}
-	return strings.ReplaceAll(beside.ReplaceAllString(err.Error(), ""), "\n", " ")
+	return strings.ReplaceAll(noise.ReplaceAllString(err.Error(), ""), "\n", " ")
 }
 
-// beside is what the library says that helps nobody: a guess at a cause that is wrong from 5.11 on
+// noise is what the library says that helps nobody: a guess at a cause that is wrong from 5.11 on
 // and lifted before, and names that differ from one try to the next.
-var beside = regexp.MustCompile(` \(MEMLOCK may be too low, consider rlimit\.RemoveMemlock\)| \(arch-specific fallback for "\w+"\)|: creating probe entry on tracefs|goshawk_[0-9a-f]{16}/`)
+var noise = regexp.MustCompile(` \(MEMLOCK may be too low, consider rlimit\.RemoveMemlock\)| \(arch-specific fallback for "\w+"\)|: creating probe entry on tracefs|goshawk_[0-9a-f]{16}/`)
 
 func (l *loader) attachTier(a *attached, t *tier) error {
 	if t.name == tierFanotify {

@@ -248,9 +248,13 @@ func TestLiveSeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	for _, way := range []string{"iterator", "procfs"} {
+	ways := []string{"iterator", "procfs"}
+	if s.object.perf {
+		ways = ways[1:] // older kernels have no iterators
+	}
+	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {
-			if way == "procfs" {
+			if way == "procfs" && s.seed != nil {
 				s.seed.Close()
 				s.seed, s.seedRefused = nil, unix.EPERM
 			}

@@ -601,6 +601,10 @@ func (v *oldVerifier) call(ins *asm.Instruction, s *oldState) error {
 		if m, err = mapOf(); err != nil {
 			return err
 		}
+		// Keys and values on the stack alone: of maps from 4.18 on (d71962f3e627).
+		if s.regs[2].kind != kindStack || fn == asm.FnMapUpdateElem && s.regs[3].kind != kindStack {
+			return fmt.Errorf("a key or value that is not on the stack")
+		}
 		if err = v.memory(s, 2, constant(m.KeySize), false); err != nil {
 			return err
 		}
