@@ -12,6 +12,7 @@ import (
 
 	"github.com/goshawk-project/goshawk/internal/config"
 	"github.com/goshawk-project/goshawk/internal/table"
+	"github.com/goshawk-project/goshawk/internal/watchdog"
 )
 
 func newDaemon() *cobra.Command {
@@ -25,6 +26,10 @@ from a server that speaks osquery's TLS API.
 Flags are osquery's, with one dash or two, and stand on the command line or in a file
 (--flagfile), one a line. What the configuration's "options" say wins over both, but for
 flags marked (c). An unknown flag is an error on the command line, and a warning in a file.
+
+The daemon is a process that watches another, its worker, as osqueryd's is: a worker that
+takes too much memory or CPU (--watchdog_level) or dies is started again, and the query that
+it ran then is not run for a day. --disable_watchdog does without.
 
 SIGHUP reads the configuration again. One that cannot be read, or is wrong, changes
 nothing: the last good one stays, and the log says where the fault is.
@@ -97,10 +102,15 @@ func runDaemon(ctx context.Context, flags *config.Flags, problems []config.Probl
 	if flags.Bool("config_check") || flags.Bool("config_dump") {
 		return checkConfig(flags, problems, out, errOut)
 	}
+	watcher, death := watchdog.Worker()
 	d, err := newDaemonRun(flags, problems, errOut)
 	if err != nil {
 		return failed(err)
 	}
+	if watcher == 0 && !flags.Bool("disable_watchdog") {
+		return supervise(ctx, flags, errOut)
+	}
+	d.watcher, d.death = watcher, death
 	return failed(d.run(ctx, out, errOut))
 }
 

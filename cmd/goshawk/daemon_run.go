@@ -67,6 +67,9 @@ type daemon struct {
 	engined string         // what the engine was built for
 	server  *ctl.Server
 
+	watcher int    // pid of who watches this process, 0 for nobody
+	death   string // why the worker before this one ended
+
 	idleTold []string // flags told to be without effect; of whoever loads a configuration
 }
 
@@ -133,7 +136,7 @@ func (d *daemon) run(ctx context.Context, out, errOut io.Writer) (err error) {
 	if err := d.open(ctx, memory, out); err != nil {
 		return err
 	}
-	if path := d.line.String("pidfile"); path != "" {
+	if path := d.line.String("pidfile"); path != "" && d.watcher == 0 { // else it is the watcher's
 		if err := writePID(path); err != nil {
 			d.warn(fmt.Sprintf("write pid file: %v", err))
 		} else {
@@ -200,6 +203,9 @@ func (d *daemon) open(ctx context.Context, memory *memory, out io.Writer) (err e
 	if d.loggers, err = d.openLoggers(out); err != nil {
 		return err
 	}
+	if d.death != "" {
+		d.logger.Error(d.death)
+	}
 	for _, p := range d.problems {
 		d.warn(p.String())
 	}
@@ -209,7 +215,7 @@ func (d *daemon) open(ctx context.Context, memory *memory, out io.Writer) (err e
 		d.warn(fmt.Sprintf("keep the identity of this installation: %v", err))
 	}
 	d.env = &table.Env{
-		FS: fs, InstanceID: instance, StartTime: time.Now(), ReadMax: d.line.Int("read_max"),
+		FS: fs, Watcher: d.watcher, InstanceID: instance, StartTime: time.Now(), ReadMax: d.line.Int("read_max"),
 		DockerSocket: d.line.String("docker_socket"), SQLite: sqliteTable,
 		Config: d.configHash, Flags: func() []table.Flag { return flagRows(d.f(), nil) },
 		Schedule: d.scheduleRows, Packs: d.packRows,
@@ -237,19 +243,36 @@ func (d *daemon) open(ctx context.Context, memory *memory, out io.Writer) (err e
 // openWatch opens the store and the sources of events. Where these cannot run the daemon goes
 // on without, as osqueryd does, and says so.
 func (d *daemon) openWatch(ctx context.Context) (err error) {
+	// The worker before this one may take a moment to be gone.
+	for end := time.Now().Add(lockPatience); ; {
+		d.watch, err = d.openWatchOnce(ctx)
+		code := (*exitError)(nil)
+		busy := errors.As(failed(err), &code) && code.code == exitBusy
+		if !busy || d.watcher == 0 || time.Now().After(end) || sleepFor(ctx, 50*time.Millisecond) != nil {
+			return err
+		}
+	}
+}
+
+// lockPatience is how long to wait for a store that another process holds.
+const lockPatience = 10 * time.Second
+
+func (d *daemon) openWatchOnce(ctx context.Context) (w *watch, err error) {
 	if !d.line.Bool("disable_events") {
-		if d.watch, err = d.options.open(ctx, d.warn); err == nil {
+		if w, err = d.options.open(ctx, d.warn); err == nil {
 			hurry(procfs.At(""))
-			return nil
+			return w, nil
 		}
 		if code := (*exitError)(nil); !errors.As(err, &code) || code.code == exitBusy {
-			return err
+			return nil, err
 		}
 		d.logger.Error(fmt.Sprintf("events are off: %v", err))
 	}
 	d.options.idle = true
-	d.watch, err = d.options.open(ctx, d.warn)
-	return err
+	if w, err = d.options.open(ctx, d.warn); err != nil {
+		return nil, err // which has closed what it opened
+	}
+	return w, nil
 }
 
 // idle is a source of nothing.
@@ -299,6 +322,7 @@ func (d *daemon) work(ctx context.Context, hangup <-chan os.Signal) error {
 		start(func(ctx context.Context) { d.watch.sources.canary.Run(ctx, d.options.canary, d.tellSilent) })
 	}
 	fmt.Fprintf(d.errOut, "ready: daemon pid=%d\n", os.Getpid())
+	start(d.tellManager)
 	<-ctx.Done()
 	running.Wait()
 	return agentErr

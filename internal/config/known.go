@@ -75,13 +75,13 @@ var knownFlags = []Flag{
 
 	// Watchdog.
 	{Name: "disable_watchdog", Type: "bool", Default: "false", Description: "Run without the watchdog", CommandLine: true, Used: true},
-	{Name: "watchdog_level", Type: "int32", Default: "0", Description: "Limits: 0 normal, 1 restrictive, -1 none", CommandLine: true},
-	{Name: "watchdog_memory_limit", Type: "uint64", Default: "0", Description: "Memory limit in MB, 0 for that of the level", CommandLine: true},
-	{Name: "watchdog_utilization_limit", Type: "uint64", Default: "0", Description: "Limit of CPU use in percent, 0 for that of the level", CommandLine: true},
-	{Name: "watchdog_latency_limit", Type: "uint64", Default: "0", Description: "Seconds above the CPU limit, 0 for those of the level", CommandLine: true},
-	{Name: "watchdog_delay", Type: "uint64", Default: "60", Description: "Seconds before limits apply", CommandLine: true},
-	{Name: "watchdog_max_delay", Type: "uint64", Default: "600", Description: "Longest wait before a restart in seconds", CommandLine: true, Hidden: true},
-	{Name: "watchdog_forced_shutdown_delay", Type: "uint64", Default: "4", Description: "Seconds between the request to stop and the kill", CommandLine: true},
+	{Name: "watchdog_level", Type: "int32", Default: "0", Description: "Limits: 0 normal, 1 restrictive, -1 none", CommandLine: true, Used: true},
+	{Name: "watchdog_memory_limit", Type: "uint64", Default: "0", Description: "Memory limit in MB, 0 for that of the level", CommandLine: true, Used: true},
+	{Name: "watchdog_utilization_limit", Type: "uint64", Default: "0", Description: "Limit of CPU use in percent, 0 for that of the level", CommandLine: true, Used: true},
+	{Name: "watchdog_latency_limit", Type: "uint64", Default: "0", Description: "Seconds above the CPU limit, 0 for those of the level", CommandLine: true, Used: true},
+	{Name: "watchdog_delay", Type: "uint64", Default: "60", Description: "Seconds before limits apply", CommandLine: true, Used: true},
+	{Name: "watchdog_max_delay", Type: "uint64", Default: "600", Description: "Longest wait before a restart in seconds", CommandLine: true, Hidden: true, Used: true},
+	{Name: "watchdog_forced_shutdown_delay", Type: "uint64", Default: "4", Description: "Seconds that the worker may take to stop, 4 at least", CommandLine: true, Used: true},
 	{Name: "malloc_trim_threshold", Type: "uint64", Default: "200", Description: "Memory in MB above which memory is given back"},
 
 	// Logger.

@@ -45,7 +45,12 @@ func osqueryInfoTable(env *Env) schema.Relation {
 			fixed("build_platform", "linux", "Platform of the build, as the official packages name it"),
 			fixed("build_distro", "centos7", "Distribution of the build, as the official packages name it"),
 			schema.Int("start_time", func(i row) *int64 { return &i.start }, "When the agent started, unix seconds", schema.OmitZero).As(schema.Integer),
-			number("watcher", func() int64 { return -1 }, "Process of osquery's watchdog: there is none"),
+			number("watcher", func() int64 {
+				if env.Watcher == 0 {
+					return -1
+				}
+				return int64(env.Watcher)
+			}, "Process that watches the agent, -1 when there is none"),
 			number("platform_mask", func() int64 { return 9 }, "osquery's bits for POSIX (1) and Linux (8)"),
 		},
 	}

@@ -26,6 +26,8 @@ type Env struct {
 	Version string
 	// StartTime is when the agent started; zero is unknown.
 	StartTime time.Time
+	// Watcher is the process that watches the agent; 0: nobody does.
+	Watcher int
 	// Config returns the SHA-1 of the configuration in force, in hexadecimal, and whether
 	// it is valid. nil: there is no configuration.
 	Config func() (hash string, valid bool)
