@@ -284,7 +284,7 @@ func withInstructions(t *testing.T, performance, data string) string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, instructionsIntro, found.Kernel)
-	sides := []string{"bare", "goshawk", "goshawk-processes", "goshawk-tracepoint"}
+	sides := []string{"bare", "goshawk", "goshawk-processes", "goshawk-kprobe", "goshawk-tracepoint"}
 	b.WriteString("| |")
 	for _, s := range sides {
 		b.WriteString(" " + s + " |")
@@ -321,7 +321,7 @@ const instructionsIntro = `
 kernel %s (` + "`-icount shift=0`" + `), so the figures are the same in every run and on every machine. The
 least of 400 tries is told: what no timer, and none of the agent's own work, has come between. *goshawk*
 is ` + "`goshawk run`" + ` with all kinds at the best tiers (tp_btf, fexit), *goshawk-processes* the same with
-` + "`--kinds exec,fork,exit`" + `, *goshawk-tracepoint* with the calls on sockets watched at their system calls,
+` + "`--kinds exec,fork,exit`" + `, *goshawk-kprobe* with the calls on sockets watched by kprobes, *goshawk-tracepoint* with the calls on sockets watched at their system calls,
 as where a kernel grants neither fexit nor kprobes.
 
 `
