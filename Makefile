@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-kernels bpf btf bench docs check clean
+.PHONY: help run build test test-kernels bpf btf bench packages docs check clean
 
 export CGO_ENABLED := 0
 
@@ -12,7 +12,7 @@ VCS := $(shell git status --porcelain >/dev/null 2>&1 && echo auto || echo false
 
 BPF_PACKAGES := clang-19 llvm-19 libbpf-dev
 CONTAINER_PACKAGES := busybox-static runc crun containerd docker.io podman netavark catatonit uidmap
-TEST_PACKAGES := iproute2 gcc libc6-dev auditd $(CONTAINER_PACKAGES)
+TEST_PACKAGES := iproute2 gcc libc6-dev auditd rpm openssh-client $(CONTAINER_PACKAGES)
 BENCH_PACKAGES := gcc libc6-dev auditd linux-perf
 KERNEL_PACKAGES := qemu-system-x86 qemu-system-arm busybox-static cpio xz-utils zstd iproute2 \
 	gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross
@@ -49,6 +49,10 @@ btf: ## pack the types of old kernels for --btf, from ARCHIVE=DIR as BTFHub's; O
 bench: ## measure what goshawk costs beside auditd (root, 5 minutes), and write docs/performance.md
 	@.ci/install $(BENCH_PACKAGES)
 	go run ./bench -out docs/performance.md $(ARGS)
+
+packages: build ## build bin/*.deb and bin/*.rpm; VERSION=0.1.0
+	VERSION=$(or $(VERSION),0.1.0) ARCH=$$(go env GOARCH) go tool -modfile=packaging/nfpm.mod nfpm package -f packaging/nfpm.yaml -p deb -t bin
+	VERSION=$(or $(VERSION),0.1.0) ARCH=$$(go env GOARCH) go tool -modfile=packaging/nfpm.mod nfpm package -f packaging/nfpm.yaml -p rpm -t bin
 
 docs: ## write the generated references in docs/
 	go test -count=1 -run '^TestReferences$$' . -update
