@@ -24,12 +24,9 @@ func (o *Options) v1(cache *btf.Cache, types *btf.Spec) (controller, hierarchy i
 	if types != nil {
 		var enum *btf.Enum
 		if types.TypeByName(controllersEnum, &enum) == nil {
-			for _, v := range enum.Values {
-				if v.Name == name+"_cgrp_id" {
-					return int(v.Value), h.ID
-				}
+			if n := controllerIn(enum, name); n >= 0 {
+				return n, h.ID
 			}
-			return -1, -1
 		}
 	}
 	names, err := o.FS.CgroupControllers()
@@ -42,6 +39,21 @@ func (o *Options) v1(cache *btf.Cache, types *btf.Spec) (controller, hierarchy i
 		}
 	}
 	return -1, -1
+}
+
+// controllerIn finds a controller's number, -1 without it. Before 3.15 the names were not quite
+// those of /proc/cgroups (include/linux/cgroup_subsys.h).
+func controllerIn(enum *btf.Enum, name string) int {
+	before := map[string]string{"cpu": "cpu_cgroup", "memory": "mem_cgroup", "perf_event": "perf"}[name]
+	if before == "" {
+		before = name
+	}
+	for _, v := range enum.Values {
+		if v.Name == name+"_cgrp_id" || v.Name == before+"_subsys_id" {
+			return int(v.Value)
+		}
+	}
+	return -1
 }
 
 // cgroup decodes rec_cgroup. Whether the cgroup is a container's is for others to say.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/cilium/ebpf/btf"
 	"github.com/google/go-cmp/cmp"
 	"github.com/goshawk-project/goshawk/bpf"
 	"github.com/goshawk-project/goshawk/internal/event"
@@ -37,5 +38,23 @@ func TestDecodeCgroup(t *testing.T) {
 	d.batch = event.NewBatch()
 	if err := d.s.decode.record(cgroupRecord(4, "/x"), d); !errors.Is(err, errValue) {
 		t.Errorf("an unknown operation: %v", err)
+	}
+}
+
+func TestController(t *testing.T) {
+	now := &btf.Enum{Name: controllersEnum, Values: []btf.EnumValue{{Name: "cpuset_cgrp_id"}, {Name: "cpu_cgrp_id", Value: 1}, {Name: "memory_cgrp_id", Value: 3}}}
+	before := &btf.Enum{Name: controllersEnum, Values: []btf.EnumValue{{Name: "cpuset_subsys_id"}, {Name: "cpu_cgroup_subsys_id", Value: 1},
+		{Name: "mem_cgroup_subsys_id", Value: 3}, {Name: "perf_subsys_id", Value: 8}, {Name: "pids_subsys_id", Value: 10}}}
+	for _, c := range []struct {
+		enum *btf.Enum
+		name string
+		want int
+	}{
+		{now, "cpuset", 0}, {now, "memory", 3}, {now, "pids", -1},
+		{before, "cpuset", 0}, {before, "cpu", 1}, {before, "memory", 3}, {before, "perf_event", 8}, {before, "pids", 10}, {before, "blkio", -1},
+	} {
+		if got := controllerIn(c.enum, c.name); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
 	}
 }
