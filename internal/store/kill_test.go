@@ -64,11 +64,19 @@ func killedAtAnyMoment(t *testing.T, vfs string) {
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
 		}
-		kill := time.AfterFunc(time.Duration(20+r.IntN(150))*time.Millisecond, func() { child.Process.Kill() })
+		// Every other round at any moment at all, the others when it has begun to acknowledge.
+		delay := time.Duration(20+r.IntN(150)) * time.Millisecond
+		kill := time.AfterFunc(delay, func() { child.Process.Kill() })
+		if round%2 == 1 && kill.Stop() {
+			kill = nil
+		}
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			var first, last int64
 			if _, err := fmt.Sscan(lines.Text(), &first, &last); err != nil {
 				t.Fatalf("round %d: the agent says %q", round, lines.Text())
+			}
+			if kill == nil {
+				kill = time.AfterFunc(delay, func() { child.Process.Kill() })
 			}
 			if len(want) > 0 && first <= want[len(want)-1] {
 				t.Fatalf("round %d: number %d is given out again", round, first)
@@ -78,7 +86,9 @@ func killedAtAnyMoment(t *testing.T, vfs string) {
 			}
 		}
 		child.Wait()
-		kill.Stop()
+		if kill != nil {
+			kill.Stop()
+		}
 
 		start := time.Now()
 		s := open(t, Options{Dir: dir, vfs: vfs})
@@ -100,7 +110,7 @@ func killedAtAnyMoment(t *testing.T, vfs string) {
 		t.Errorf("only %d events were acknowledged", len(want))
 	}
 	slices.Sort(opens)
-	if opens[len(opens)/2] > 200*time.Millisecond { // one may have had to wait for a busy machine
+	if opens[len(opens)/2] > 2*time.Second { // a few ms, but on a busy machine
 		t.Errorf("opening took %v", opens)
 	}
 	t.Logf("%d events acknowledged; opening took %v to %v", len(want), opens[0], opens[len(opens)-1])
