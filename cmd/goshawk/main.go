@@ -106,7 +106,7 @@ the present state of the host.`,
 	}
 	root.SetUsageTemplate(usageTemplate)
 	root.SetHelpTemplate("{{.Long}}\n\n" + usageTemplate)
-	root.AddCommand(newRun(), newDaemon(), newExtension(), newQuery(), newCheck(), newTables(), newTop(), newRules(), newVersion())
+	root.AddCommand(newRun(), newDaemon(), newExtension(), newQuery(), newCheck(), newTables(), newTop(), newRules(), newFIM(), newVersion())
 	return root
 }
 
