@@ -94,6 +94,7 @@ func (o *checkOptions) run(ctx context.Context, out io.Writer) error {
 type report struct {
 	Kernel   []kernel.Fact    `json:"kernel"`
 	Hooks    []hookText       `json:"hooks"`
+	Files    *filesText       `json:"files,omitempty"` // of tier fanotify, when it is used
 	Rings    []sensor.Ring    `json:"rings"`
 	Audit    auditText        `json:"audit"`
 	Runtimes []kernel.Runtime `json:"runtimes"`
@@ -110,6 +111,12 @@ type hookText struct {
 	Best    bool     `json:"best"`
 	Refused string   `json:"refused,omitempty"`
 	Silent  bool     `json:"silent,omitempty"` // what the agent did last to try it was not told
+}
+
+// filesText is what is not told of files.
+type filesText struct {
+	Systems []string `json:"file_systems_unseen"` // and why
+	Deeds   []string `json:"not_told"`
 }
 
 // auditText is the audit subsystem as it is found.
@@ -154,6 +161,13 @@ func (r *report) tryHooks(ctx context.Context, o sensor.Options, test bool) int 
 	}
 	for i := range hooks {
 		r.Hooks = append(r.Hooks, textOf(&hooks[i]))
+		if hooks[i].Tier == "fanotify" {
+			f := &filesText{}
+			var e error
+			f.Systems, f.Deeds, e = sensor.CannotWatch(o.FS)
+			err = errors.Join(err, e)
+			r.Files = f
+		}
 	}
 	return r.conclude(err)
 }

@@ -35,6 +35,15 @@ func (r *report) text(w io.Writer) error {
 		}
 		line(h.Name, tier, note)
 	}
+	if r.Files != nil {
+		fmt.Fprintln(t, "FILES\t\t")
+		for _, s := range r.Files.Systems {
+			line("not watched", "", s)
+		}
+		for _, s := range r.Files.Deeds {
+			line("not told", "", s)
+		}
+	}
 	if len(r.Rings) > 0 {
 		fmt.Fprintln(t, "RINGS\t\t")
 	}

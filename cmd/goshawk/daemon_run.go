@@ -82,6 +82,7 @@ func newDaemonRun(flags *config.Flags, problems []config.Problem, errOut io.Writ
 	o.format, o.source, o.btf = "text", flags.String("source"), flags.String("btf")
 	o.kinds, o.env, o.tiers = words(flags.String("kinds")), words(flags.String("env")), words(flags.String("tier"))
 	o.files, o.hash = &selection.Set{}, words(flags.String("hash"))
+	o.excludeExes, o.excludeUIDs, o.excludeContainers = words(flags.String("exclude_exe")), words(flags.String("exclude_uid")), words(flags.String("exclude_container"))
 	o.ringSize, o.canary = int(flags.Int("ring_size")), canaryInterval
 	o.expiry = flags.Int("events_expiry")
 	o.maxRows = flags.Int("events_max") * rowsPerBatch

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,19 +20,28 @@ import (
 
 // selectFiles makes the selection of --watch.
 func (o *runOptions) selectFiles() error {
+	for _, text := range o.excludeUIDs {
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return failf(exitUsage, "--exclude-uid: %q is no number of a user", text)
+		}
+		o.spared.uids = append(o.spared.uids, uint32(n))
+	}
+	o.spared.exes, o.spared.containers = o.excludeExes, o.excludeContainers
 	if len(o.watch) == 0 {
+		if len(o.exclude)+len(o.excludeUIDs)+len(o.excludeExes)+len(o.excludeContainers) > 0 && o.files == nil {
+			return failf(exitUsage, "--exclude, --exclude-exe, --exclude-uid, --exclude-container: there is nothing to leave out without --watch")
+		}
 		return nil
 	}
 	if len(o.kinds) > 0 && !slices.Contains(o.kinds, event.KindFile.String()) {
 		return failf(exitUsage, "--watch: --kinds leaves out kind file")
 	}
-	var rules []selection.Rule
-	for _, p := range o.watch {
-		rules = append(rules, selection.Rule{Category: "watch", Pattern: p})
-	}
-	set, problems := selection.Compile(selection.Options{Watch: rules, Resolve: selection.Resolve})
+	set, problems := selection.Compile(selection.Options{
+		Watch:   rulesOf(map[string][]string{"watch": o.watch}),
+		Exclude: rulesOf(map[string][]string{"watch": o.exclude}), Resolve: selection.Resolve})
 	if len(problems) > 0 {
-		return failf(exitUsage, "--watch: %w", problems[0])
+		return failf(exitUsage, "--watch, --exclude: %w", problems[0])
 	}
 	o.files = set
 	return nil
@@ -53,9 +63,26 @@ func (o *runOptions) helpers() []event.ID {
 	return out
 }
 
+// spared are those whose deeds on files are not told.
+type spared struct {
+	exes       []string
+	uids       []uint32
+	containers []string // names, or beginnings of ids
+}
+
+func (s *spared) has(e *event.File) bool {
+	return slices.Contains(s.uids, e.UID) || slices.Contains(s.exes, e.Path) && e.Path != "" ||
+		e.ContainerID != "" && slices.ContainsFunc(s.containers, func(c string) bool {
+			return c == e.ContainerName || len(c) >= 4 && strings.HasPrefix(e.ContainerID, c)
+		})
+}
+
 // ofFiles puts an event on a file under its category, and reports whether it is on a file that
 // is watched at all: audit's rules know only what patterns begin with.
 func (w *watch) ofFiles(e *event.File) bool {
+	if w.spared.has(e) {
+		return false
+	}
 	set := w.files.Load()
 	if e.Category != "" || set.Empty() {
 		return true
@@ -96,7 +123,13 @@ func (d *daemon) watchFiles(c *config.Config, f *config.Flags) error {
 		d.warn("file_paths: " + p.Error())
 	}
 	w.files.Store(set)
-	return w.sources.ebpf.Watch(set)
+	if err := w.sources.ebpf.Watch(set); err != nil {
+		return err
+	}
+	if blind := w.sources.ebpf.Blind(); blind != "" {
+		d.warn("file_paths: not watched are " + blind)
+	}
+	return nil
 }
 
 // rulesOf are the patterns of a configuration, category by category.

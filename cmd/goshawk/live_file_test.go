@@ -104,7 +104,14 @@ func TestLiveFilesReconcile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "bin"), "../../internal/selection", "../../bench")
+	source := t.TempDir()
+	for name, text := range map[string]string{"go.mod": "module build\n\ngo 1.26\n", "main.go": "package main\n\nimport \"fmt\"\n\nfunc main() { fmt.Println() }\n"} {
+		if err := os.WriteFile(filepath.Join(source, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "bin")+"/", ".")
+	build.Dir = source
 	build.Env = append(os.Environ(), "GOCACHE="+filepath.Join(dir, "cache"), "GOTMPDIR="+filepath.Join(dir, "tmp"), "GOFLAGS=-buildvcs=false")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -114,7 +121,7 @@ func TestLiveFilesReconcile(t *testing.T) {
 	if out, err := unpack.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	l.eventually(fmt.Sprintf("SELECT count(*) AS n FROM filesystem_events WHERE target_path = '%s/last'", dir), "n\n1\n")
+	l.eventually(fmt.Sprintf("SELECT count(*) AS n FROM filesystem_events WHERE target_path = '%s/last' AND operation = 'create'", dir), "n\n1\n")
 	if code, said := l.stop(syscall.SIGINT); code != 0 {
 		t.Errorf("exit code %d: %s", code, said)
 	}
@@ -189,4 +196,41 @@ func TestLiveFilesReconcile(t *testing.T) {
 		t.Errorf("%d files are too few to prove something", len(there))
 	}
 	t.Logf("%d events, %d files", events, len(there))
+}
+
+// The daemon watches what its configuration names, and goes on without a gap when that changes:
+// a file that both configurations name is told of each time that it is changed.
+func TestLiveDaemonFiles(t *testing.T) {
+	needRoot(t)
+	root, dir := t.TempDir(), t.TempDir()
+	write := func(name string) {
+		t.Helper()
+		if out, err := exec.Command("/bin/sh", "-c", "echo x >> "+filepath.Join(dir, name)).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	config := func(second string) {
+		configure(t, root, fmt.Sprintf(`{"options":{"enable_file_events":true},"file_paths":{"both":["%[1]s/both"],%[2]s},
+			"exclude_paths":{"both":["%[1]s/%%%%.tmp"]},"file_paths_query":{"asked":["SELECT '%[1]s/asked' AS path"]}}`, dir, second))
+	}
+	config(fmt.Sprintf(`"first":["%s/first%%"]`, dir))
+	r := startDaemon(t, root, "--disable_events=false", "--source=ebpf", "--kinds=file", "--verbose", "--exclude_uid=4711")
+	l := &live{t: t, root: root}
+	for _, name := range []string{"both", "first", "first.tmp", "second", "asked"} {
+		write(name)
+	}
+	const rows = "SELECT category, action FROM file_events WHERE action = 'UPDATED' ORDER BY target_path, eid"
+	l.eventually(rows, "category,action\nasked,UPDATED\nboth,UPDATED\nfirst,UPDATED\n")
+	config(fmt.Sprintf(`"second":["%s/second%%"]`, dir))
+	if err := r.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	n := 1
+	for end := time.Now().Add(time.Minute); !strings.Contains(r.err.String()+r.file("var/log/goshawk/osqueryd.INFO"), "SIGHUP") && time.Now().Before(end) || n < 50; n++ {
+		write("both")
+	}
+	l.eventually("SELECT count(*) AS n FROM file_events WHERE category = 'both' AND action = 'UPDATED'", fmt.Sprintf("n\n%d\n", n))
+	write("first")
+	write("second")
+	l.eventually("SELECT category, count(*) AS n FROM file_events WHERE action = 'UPDATED' AND category <> 'both' GROUP BY category", "category,n\nasked,1\nfirst,1\nsecond,1\n")
 }

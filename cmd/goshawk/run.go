@@ -28,9 +28,14 @@ type runOptions struct {
 	rules    []string
 	ringSize int
 	canary   time.Duration
-	watch    []string       // patterns
-	hash     []string       // digests of changed files: sha256, sha1, md5; or none
-	files    *selection.Set // made of them; nil: no file is ever asked for
+
+	excludeExes, excludeUIDs, excludeContainers []string
+
+	watch   []string // patterns
+	exclude []string
+	spared  spared
+	hash    []string       // digests of changed files: sha256, sha1, md5; or none
+	files   *selection.Set // made of them; nil: no file is ever asked for
 
 	container string
 	pod       string
@@ -107,6 +112,10 @@ and in the table goshawk_hooks. What it does for that is not printed and not kep
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print no events, only keep them for goshawk query")
 	f.StringSliceVar(&o.kinds, "kinds", nil, "kinds of event to observe, with commas (default all): "+strings.Join(kindNames(), ","))
 	f.StringArrayVar(&o.watch, "watch", nil, "tell what is done to files that match a pattern (repeat); % or * stands for any text in a name, %% or ** for everything below")
+	f.StringArrayVar(&o.exclude, "exclude", nil, "files that --watch names and that are left out, by a pattern (repeat)")
+	f.StringSliceVar(&o.excludeExes, "exclude-exe", nil, "executables whose deeds on files are not told, by path, with commas")
+	f.StringSliceVar(&o.excludeUIDs, "exclude-uid", nil, "users whose deeds on files are not told, by number, with commas")
+	f.StringSliceVar(&o.excludeContainers, "exclude-container", nil, "containers whose deeds on files are not told, by name or the beginning of the id, with commas")
 	f.StringSliceVar(&o.hash, "hash", []string{"sha256"}, "digests of files that were changed, with commas: sha256 and, when named, sha1 and md5; none is none")
 	f.StringVar(&o.where, "where", "", "print only events that this SQL expression over the native columns is true of")
 	f.StringVar(&o.container, "container", "", "print only events of this container, by name or the beginning of its id")

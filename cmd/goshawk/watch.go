@@ -36,7 +36,8 @@ type watch struct {
 	containers *containers
 	detection  *detection                    // nil: no rules
 	files      atomic.Pointer[selection.Set] // of which kind file tells
-	hasher     *content.Hasher               // nil: no digests are wanted; the agent closes it
+	spared     *spared
+	hasher     *content.Hasher // nil: no digests are wanted; the agent closes it
 }
 
 // open opens what the agent works with. On an error nothing stays open.
@@ -64,9 +65,15 @@ func (o *runOptions) open(ctx context.Context, warn func(string)) (w *watch, err
 		return w, err
 	}
 	w.files.Store(o.files)
+	w.spared = &o.spared
 	if !o.idle {
 		if w.sources, err = o.openSources(f, w.bootID, warn); err != nil {
 			return w, err
+		}
+	}
+	if w.sources != nil && w.sources.ebpf != nil {
+		if blind := w.sources.ebpf.Blind(); blind != "" {
+			warn("--watch: not watched are " + blind)
 		}
 	}
 	if w.proc, err = f.Open(); err != nil {

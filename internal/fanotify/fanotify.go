@@ -63,6 +63,14 @@ type Reader struct {
 	remembered   atomic.Int64
 }
 
+// Unseen is what cannot be told, whatever the file system; docs/file-integrity.md says more.
+var Unseen = []string{
+	"the moment (but within 10 to 25 ms), the thread, and calls that failed",
+	"which attribute was changed, of files whose state before is not known (attrib)",
+	"removexattr apart from setxattr, ftruncate and O_TRUNC apart from write",
+	"the other name of a hard link",
+}
+
 // Why something is not told.
 const (
 	byNotWatched = iota

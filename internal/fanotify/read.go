@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -41,6 +42,7 @@ type change struct {
 	Change
 	key      string
 	deadline uint64
+	at       int64 // unix ns
 	before   meta
 	known    bool
 }
@@ -262,12 +264,14 @@ func (r *Reader) tell(s *system, e *raw, c Change, yield func(*Change)) {
 	}
 	pending := r.open[key]
 	switch {
+	case e.mask&unix.FAN_MODIFY != 0 && (isDir(e, after, there)):
+		say("utimes") // the time of change alone was set: utimensat(2) with UTIME_OMIT
 	case e.mask&(unix.FAN_MODIFY|unix.FAN_CLOSE_WRITE) == unix.FAN_MODIFY && e.mask&unix.FAN_DELETE == 0:
 		if pending == nil {
 			if len(r.open) >= maxOpen {
 				r.Settle(^uint64(0), yield)
 			}
-			r.open[key] = &change{Change: c, key: key, deadline: r.now + settle, before: before, known: known}
+			r.open[key] = &change{Change: c, key: key, deadline: r.now + settle, at: time.Now().UnixNano(), before: before, known: known}
 		}
 		if n == 0 {
 			r.filtered[byMerged].Add(1) // it is told when the file is closed
@@ -342,6 +346,11 @@ func (r *Reader) temporary(e *raw, key string, c *Change, after meta, there bool
 	}
 	r.filtered[byMerged].Add(1)
 	return true
+}
+
+// isDir reports whether an event is on what cannot be written to: a directory or a link.
+func isDir(e *raw, after meta, there bool) bool {
+	return e.mask&unix.FAN_ONDIR != 0 || there && after.mode&unix.S_IFMT == unix.S_IFLNK
 }
 
 // emit yields what one event of the kernel's makes: the nth of it.
@@ -497,6 +506,11 @@ func (r *Reader) rename(s *system, e *raw, yield func(*Change)) {
 	if there {
 		r.remember(string(e.from.fsid[:])+string(e.target.handle), after)
 	}
+	for _, p := range r.open { // what is told later is told under its new name
+		if selection.Within(p.Path, c.Path) && strings.HasPrefix(c.Destination, "/") {
+			p.Path = c.Destination + p.Path[len(c.Path):]
+		}
+	}
 	r.emit(&c, 1, yield)
 }
 
@@ -555,8 +569,11 @@ func (r *Reader) Settle(now uint64, yield func(*Change)) {
 		delete(r.open, key)
 		c := p.Change
 		c.Operation = "write"
-		if p.known && c.Stat && c.Size < p.before.size {
+		switch {
+		case p.known && c.Stat && c.Size < p.before.size:
 			c.Operation = "truncate"
+		case p.known && c.Stat && c.Size == p.before.size && (c.MTime+settle < p.at || c.MTime > p.at+settle):
+			c.Operation = "utimes" // of another time than when it happened
 		}
 		r.told.Add(1)
 		r.emit(&c, 1, yield)

@@ -1,6 +1,7 @@
 package sensor
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/fanotify"
+	"github.com/goshawk-project/goshawk/internal/procfs"
 	"github.com/goshawk-project/goshawk/internal/selection"
 )
 
@@ -153,6 +155,18 @@ func (s *Sensor) fileCounts(generated *uint64, add func(k event.ID, what, reason
 	for reason, n := range c.Lost {
 		add(event.KindFile, event.Lost, reason, n)
 	}
+}
+
+// CannotWatch are the file systems of this host that tier fanotify cannot watch, with why, and
+// what it cannot tell of the others.
+func CannotWatch(fs procfs.FS) (systems, deeds []string, err error) {
+	r, err := fanotify.Open(fs)
+	if err != nil {
+		return nil, nil, err
+	}
+	all, _ := selection.Compile(selection.Options{Watch: []selection.Rule{{Pattern: "/**"}}})
+	err = r.Watch(all)
+	return r.Counts().Blind, fanotify.Unseen, errors.Join(err, r.Close())
 }
 
 // Blind are the file systems that a watch names and that cannot be watched, and why.

@@ -1,0 +1,238 @@
+package fanotify
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/goshawk-project/goshawk/internal/procfs"
+	"github.com/goshawk-project/goshawk/internal/selection"
+)
+
+// patience is how long a test waits for what must come. The machine may be busy.
+const patience = 30 * time.Second
+
+// start opens a reader of what is below dir.
+func start(t *testing.T, dir string) *Reader {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: marks file systems")
+	}
+	r, err := Open(procfs.At(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := r.Watch(below(t, dir)); err != nil {
+		t.Fatal(err)
+	}
+	scanned(r)
+	return r
+}
+
+func below(t *testing.T, dir string) *selection.Set {
+	t.Helper()
+	set, problems := selection.Compile(selection.Options{Watch: []selection.Rule{{Category: "test", Pattern: dir + "/%%"}}})
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	return set
+}
+
+func scanned(r *Reader) {
+	for r.Scanning() {
+		r.Scan(1e9)
+	}
+}
+
+// do has a shell do something, since what we do ourselves is not told.
+func do(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if out, err := exec.Command("/bin/sh", "-ec", fmt.Sprintf(format, args...)).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// told reads what has come so far, until last is among it.
+func told(t *testing.T, r *Reader, dir, last string) []string {
+	t.Helper()
+	var got []string
+	short := func(name string) string { return strings.TrimPrefix(name, dir+"/") }
+	for end := time.Now().Add(patience); !slices.Contains(got, last); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%q did not come: %q", last, got)
+		}
+		if _, err := r.Read(uint64(time.Now().UnixNano()), func(c *Change) {
+			text := c.Operation + " " + short(c.Path)
+			if c.Destination != "" {
+				text += " " + short(c.Destination)
+			}
+			got = append(got, text)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return got
+}
+
+func check(t *testing.T, what string, got, want any) {
+	t.Helper()
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+// balance checks that all that was told is accounted for.
+func balance(t *testing.T, r *Reader) Counts {
+	t.Helper()
+	c := r.Counts()
+	sum := c.Events
+	for _, n := range c.Filtered {
+		sum += n
+	}
+	for _, n := range c.Lost {
+		sum += n
+	}
+	if sum != c.Told {
+		t.Errorf("%d told, %d accounted for: %+v", c.Told, sum, c)
+	}
+	return c
+}
+
+// A tree that is moved in, and one whose directories are renamed, are told of under the names
+// that they have by then, also when they are gone before anybody looks.
+func TestLiveTrees(t *testing.T) {
+	dir, out := t.TempDir(), t.TempDir()
+	do(t, "mkdir -p %s/tree/a/b && echo x > %s/tree/a/b/f", out, out)
+	r := start(t, dir)
+	do(t, "mv %s/tree %s/in && echo y >> %s/in/a/b/f && mv %s/in/a %s/in/c && echo z >> %s/in/c/b/f && echo end > %s/end", out, dir, dir, dir, dir, dir, dir)
+	got := told(t, r, dir, "write end")
+	check(t, "a tree moved in", got, []string{"rename " + out + "/tree in", "write in/a/b/f", "rename in/a in/c", "write in/c/b/f", "create end", "write end"})
+	do(t, "mkdir -p %[1]s/n/m && echo x > %[1]s/n/m/f && rm -r %[1]s/n %[1]s/in && echo > %[1]s/last", dir)
+	got = told(t, r, dir, "write last")
+	check(t, "a tree made and removed", got, []string{"create n", "create n/m", "create n/m/f", "write n/m/f",
+		"delete n/m/f", "delete n/m", "delete n", "delete in/c/b/f", "delete in/c/b", "delete in/c", "delete in", "create last", "write last"})
+	balance(t, r)
+}
+
+// What is mounted in a watched directory is watched once that is known, and under all the
+// names that it has.
+func TestLiveMounted(t *testing.T) {
+	dir, out := t.TempDir(), t.TempDir()
+	for _, d := range []string{"mnt", "bind"} {
+		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := start(t, dir)
+	marked := r.Counts().Marked
+	mount := func(source, target, kind string, flags uintptr) {
+		t.Helper()
+		if err := unix.Mount(source, target, kind, flags, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := unix.Unmount(target, unix.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		})
+		fds := []unix.PollFd{{Fd: int32(r.Mounts()), Events: unix.POLLPRI}}
+		if n, err := unix.Poll(fds, int(patience/time.Millisecond)); n != 1 || err != nil {
+			t.Fatalf("a new mount is not told: %d, %v", n, err)
+		}
+		if err := r.Remount(); err != nil {
+			t.Fatal(err)
+		}
+		scanned(r)
+	}
+	mount("none", filepath.Join(dir, "mnt"), "tmpfs", 0)
+	if got := r.Counts().Marked; got != marked+1 {
+		t.Errorf("%d file systems are marked, %d were before", got, marked)
+	}
+	mount(out, filepath.Join(dir, "bind"), "", unix.MS_BIND)
+	do(t, "mkdir %[1]s/mnt/d && echo x > %[1]s/mnt/d/f && echo y > %[2]s/g && echo > %[1]s/last", dir, out)
+	check(t, "in mounts", told(t, r, dir, "write last"), []string{"create mnt/d", "create mnt/d/f", "write mnt/d/f", "create bind/g", "write bind/g", "create last", "write last"})
+	balance(t, r)
+}
+
+// A queue that was full is counted as such.
+func TestLiveOverflow(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, dir)
+	text, err := os.ReadFile("/proc/sys/fs/fanotify/max_queued_events")
+	if err != nil {
+		t.Skipf("this kernel does not say how many events it queues: %v", err)
+	}
+	var most int
+	fmt.Sscan(string(text), &most)
+	for i := range most + 100 {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for more := true; more; {
+		if more, err = r.Read(1, func(*Change) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c := balance(t, r); c.Lost["queue_full"] == 0 {
+		t.Errorf("nothing was lost of %d events: %+v", most, c)
+	}
+	do(t, "echo > %s/last", dir)
+	check(t, "afterwards", told(t, r, dir, "write last"), []string{"create last", "write last"})
+}
+
+// What two selections have in common is told of without a gap while one takes the other's place.
+func TestLiveReload(t *testing.T) {
+	dir := t.TempDir()
+	do(t, "mkdir %[1]s/a %[1]s/b", dir)
+	r := start(t, dir+"/a")
+	other, _ := selection.Compile(selection.Options{Watch: []selection.Rule{{Category: "other", Pattern: dir + "/a/%%"}, {Category: "other", Pattern: dir + "/b/%%"}}, Accesses: []string{"other"}})
+	sets := []*selection.Set{other, below(t, dir+"/a")}
+	done := make(chan error, 1)
+	go func() {
+		done <- exec.Command("/bin/sh", "-c", fmt.Sprintf("i=0; while [ $i -lt 3000 ]; do : > %s/a/f$i; i=$((i+1)); done", dir)).Run()
+	}()
+	created := 0
+	count := func(c *Change) {
+		if c.Operation == "create" && strings.HasPrefix(c.Path, dir+"/a/") {
+			created++
+		}
+	}
+	for i, ended := 0, false; !ended; i++ {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended = true
+		default:
+		}
+		if err := r.Watch(sets[i%2]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Read(1, count); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for more, err := true, error(nil); more; {
+		if more, err = r.Read(1, count); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if created != 3000 {
+		t.Errorf("%d of 3000 were told", created)
+	}
+	balance(t, r)
+}
