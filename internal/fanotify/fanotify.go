@@ -52,6 +52,7 @@ type Reader struct {
 	open  map[string]*change // changed, and not closed so far
 	temps map[string]*temporary
 	moved *Change // half of a rename
+	noise noise
 	scan  scan
 	doubt bool // not all selected directories are known, though all were looked at
 	now   uint64
@@ -111,13 +112,17 @@ type directory struct {
 }
 
 // Open opens a notification group, which nothing is marked for yet.
-func Open(fs procfs.FS) (*Reader, error) {
+func Open(fs procfs.FS) (*Reader, error) { return open(fs, reportTarget) }
+
+// open is Open for a kernel that knows these flags too, or one before 5.17.
+func open(fs procfs.FS, newer uint) (*Reader, error) {
 	const flags = unix.FAN_CLASS_NOTIF | unix.FAN_CLOEXEC | unix.FAN_NONBLOCK | unix.FAN_REPORT_FID | unix.FAN_REPORT_DIR_FID | unix.FAN_REPORT_NAME
 	r := &Reader{fs: fs, self: int32(os.Getpid()), systems: map[[8]byte]*system{}, mounts: -1,
-		buf: make([]byte, 256<<10), link: make([]byte, 4096+32), known: map[string]meta{}, open: map[string]*change{}, temps: map[string]*temporary{}}
+		buf: make([]byte, 256<<10), link: make([]byte, 4096+32), known: map[string]meta{}, open: map[string]*change{}, temps: map[string]*temporary{},
+		noise: noise{seen: map[string]int{}, quiet: map[string]bool{}}}
 	var err error
-	if r.fd, err = unix.FanotifyInit(flags|reportTarget, unix.O_RDONLY|unix.O_CLOEXEC); err == nil {
-		r.joint = true
+	if r.fd, err = unix.FanotifyInit(flags|newer, unix.O_RDONLY|unix.O_CLOEXEC); err == nil {
+		r.joint = newer&reportTarget != 0
 	} else if r.fd, err = unix.FanotifyInit(flags, unix.O_RDONLY|unix.O_CLOEXEC); err != nil {
 		if errors.Is(err, unix.EINVAL) {
 			return nil, fmt.Errorf("fanotify_init: names of files are told from Linux 5.9 on: %w", err)
@@ -175,6 +180,7 @@ func (r *Reader) Watch(set *selection.Set) error {
 		return err
 	}
 	r.set.Store(set)
+	r.listen()
 	r.begin(set)
 	return nil
 }

@@ -145,7 +145,7 @@ func (r *Reader) event(e *raw, set *selection.Set, yield func(*Change)) {
 		switch {
 		case e.mask&(unix.FAN_CREATE|unix.FAN_MOVED_TO) != 0:
 			if e.mask&unix.FAN_MOVED_TO != 0 {
-				r.movedTo(s, string(e.target.handle), from)
+				r.movedTo(s, string(e.target.handle), "", from)
 			} else {
 				r.learn(s, string(e.target.handle), from)
 			}
@@ -153,17 +153,23 @@ func (r *Reader) event(e *raw, set *selection.Set, yield func(*Change)) {
 			defer delete(s.dirs, string(e.target.handle))
 		}
 	}
+	if isDir && e.target.handle == nil && e.mask&(unix.FAN_MOVED_FROM|unix.FAN_MOVED_TO) != 0 {
+		r.forgetDirs(s) // before 5.17: which one it was is not told
+	}
 	if e.pid == r.self {
 		r.filtered[byOwn].Add(1)
 		return
 	}
+	if e.mask&(unix.FAN_CREATE|unix.FAN_MOVED_TO) != 0 {
+		r.named(s, &e.target)
+	}
 	if !d.inside && name != "." {
-		r.filtered[byNotWatched].Add(1)
+		r.unwatched(s, e)
 		return
 	}
 	path, m, ok := r.selected(s, from)
 	if !ok {
-		r.filtered[byNotWatched].Add(1)
+		r.unwatched(s, e)
 		return
 	}
 	c := Change{Path: path, Match: m, PID: uint32(e.pid), Device: s.device}
@@ -457,7 +463,7 @@ func (r *Reader) rename(s *system, e *raw, yield func(*Change)) {
 	}
 	if e.mask&unix.FAN_ONDIR != 0 {
 		if to != "" {
-			r.movedTo(s, string(e.target.handle), to)
+			r.movedTo(s, string(e.target.handle), from, to)
 			if p, ok := s.seen(to); ok && s.set.Inside(p) { // with what is in it
 				r.scan.dirs = append(r.scan.dirs, p)
 				r.scanning.Store(true)
@@ -469,6 +475,11 @@ func (r *Reader) rename(s *system, e *raw, yield func(*Change)) {
 	if e.pid == r.self {
 		r.filtered[byOwn].Add(1)
 		return
+	}
+	if e.mask&unix.FAN_ONDIR != 0 {
+		r.listen() // what is in it may be watched by now
+	} else {
+		r.named(s, &e.target)
 	}
 	c := Change{Operation: "rename", PID: uint32(e.pid), Device: s.device}
 	p1, m1, ok1 := "", selection.Match{}, false
@@ -515,14 +526,17 @@ func (r *Reader) rename(s *system, e *raw, yield func(*Change)) {
 }
 
 // movedTo gives a directory, and all that are known below it, their new name.
-func (r *Reader) movedTo(s *system, handle, to string) {
-	d := s.dirs[handle]
-	if d == nil { // what is known below it cannot be told
+func (r *Reader) movedTo(s *system, handle, from, to string) {
+	old := from
+	if d := s.dirs[handle]; d != nil {
+		old = d.path
+	}
+	if old == "" { // what is known below it cannot be told
 		r.forgetDirs(s)
 		r.learn(s, handle, to)
 		return
 	}
-	old := d.path
+	r.learn(s, handle, old)
 	for _, d := range s.dirs {
 		if selection.Within(d.path, old) {
 			d.path = to + d.path[len(old):]
