@@ -296,7 +296,7 @@ func TestDaemonKilled(t *testing.T) {
 	}
 	seed := time.Now().UnixNano()
 	for range rounds {
-		cmd := exec.Command("goshawk", "daemon", "--root_dir", root, "--disable_events", "--schedule_splay_percent=0", "--disable_watchdog")
+		cmd := exec.Command("goshawk", "daemon", "--root_dir", root, "--disable_events", "--schedule_splay_percent=0")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
