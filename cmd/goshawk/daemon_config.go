@@ -63,6 +63,24 @@ func (d *daemon) sources(ctx context.Context) (list []config.Source, local bool,
 	}
 }
 
+// withLocalOptions adds the options of a configuration in files to flags, for what is opened
+// before the configuration is in force. What is wrong with it is told then.
+func withLocalOptions(flags *config.Flags) *config.Flags {
+	if flags.String("config_plugin") != "filesystem" {
+		return flags
+	}
+	list, err := config.ReadFiles(flags.String("config_path"))
+	if err != nil {
+		return flags
+	}
+	c, err := config.Load(list, loadOptions(true))
+	if err != nil {
+		return flags
+	}
+	f, _ := flags.With(c.Options, false)
+	return f
+}
+
 // reload reads the configuration and puts it in force. When it is wrong the last good one
 // stays.
 func (d *daemon) reload(ctx context.Context) error {
@@ -99,6 +117,9 @@ func (d *daemon) load(list []config.Source, local bool) error {
 		d.warn(p.String())
 	}
 	d.warnIdle(f.Idle())
+	if fmt.Sprint(auditingOf(f)) != fmt.Sprint(d.options.auditing) {
+		d.warn("flags about audit count at the start, and from the command line, flag files or a configuration in files: these of the configuration are not in force")
+	}
 	if err := d.apply(c, f); err != nil {
 		return err
 	}

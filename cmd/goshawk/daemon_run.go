@@ -87,6 +87,7 @@ func newDaemonRun(flags *config.Flags, problems []config.Problem, errOut io.Writ
 	o.expiry = flags.Int("events_expiry")
 	o.maxRows = flags.Int("events_max") * rowsPerBatch
 	o.maxBytes = flags.Int("events_max_bytes")
+	o.auditing = auditingOf(withLocalOptions(flags))
 	if err := o.check(); err != nil {
 		return nil, err
 	}

@@ -41,8 +41,8 @@ type runOptions struct {
 	pod       string
 	runtimes  []string
 
-	stopOwner, withOwner bool // of audit
-	idle                 bool // nothing is watched: the daemon without events
+	auditing
+	idle bool // nothing is watched: the daemon without events
 
 	// attach runs beside the agent; when it ends, so does the agent.
 	attach func(context.Context, *answers) error
@@ -123,8 +123,7 @@ and in the table goshawk_hooks. What it does for that is not printed and not kep
 	f.StringSliceVar(&o.rules, "rules", nil, "directories of Sigma rules to match events against, with commas; builtin is the rules that come with goshawk (default none)")
 	f.DurationVar(&o.duration, "duration", 0, "stop after this time, as 10s or 5m (default: run until stopped)")
 	f.StringVar(&o.source, "source", "auto", "where events come from: auto, ebpf, audit, or both (audit for what eBPF does not tell of)")
-	f.BoolVar(&o.stopOwner, "stop-auditd", false, "end the process that owns audit, and take its place")
-	f.BoolVar(&o.withOwner, "audit-with-auditd", false, "add rules although audit has an owner, which gets their records too")
+	o.auditing.flags(f)
 	o.sensing.flags(f)
 	f.StringSliceVar(&o.runtimes, "container-runtime", []string{"auto"}, "whom to ask for names of containers: auto (all that are found), none, or RUNTIME=SOCKET with commas, as docker=/run/docker.sock; runtimes are docker, podman, containerd, cri-o")
 	f.StringSliceVar(&o.env, "env", nil, "environment variables to keep with each exec, by NAME, with commas (default none)")
@@ -155,10 +154,6 @@ func (o *runOptions) check() error {
 		return failf(exitUsage, "--format: no format is called %q; formats are text, json", o.format)
 	case !slices.Contains(sourceNames, o.source):
 		return failf(exitUsage, "--source: no source is called %q; sources are %s", o.source, strings.Join(sourceNames, ", "))
-	case o.source == "ebpf" && (o.stopOwner || o.withOwner):
-		return failf(exitUsage, "--stop-auditd, --audit-with-auditd: audit is not used with --source ebpf")
-	case o.stopOwner && o.withOwner:
-		return failf(exitUsage, "--stop-auditd and --audit-with-auditd exclude each other")
 	case o.duration < 0:
 		return failf(exitUsage, "--duration: %v is before now", o.duration)
 	case o.ringSize != 0 && (o.ringSize < os.Getpagesize() || o.ringSize&(o.ringSize-1) != 0):
@@ -183,6 +178,9 @@ func (o *runOptions) check() error {
 		if name == "" || strings.ContainsAny(name, "=\x00") {
 			return failf(exitUsage, "--env: %q is no name of a variable", name)
 		}
+	}
+	if err := o.auditing.check(o.source); err != nil {
+		return err
 	}
 	if _, err := o.endpoints(); err != nil {
 		return err

@@ -62,11 +62,13 @@ func (o *runOptions) openSources(fs procfs.FS, bootID string, tell func(string))
 		return s, nil
 	}
 	state := audit.Look(fs)
-	kinds := auditKinds(o.source, asked, s.hooks(), &state)
+	kinds := o.allowed(auditKinds(o.source, asked, s.hooks(), &state))
 	if len(kinds) == 0 {
 		switch {
 		case s.ebpf == nil && refused != nil:
 			return s, sourceError(refused)
+		case s.ebpf == nil && o.kinds == nil:
+			return s, failf(exitUsage, "nothing is left that audit may tell of: give fewer of the flags audit_allow_… as false")
 		case s.ebpf == nil:
 			return s, failf(exitUnsupported, "no source tells of %s", strings.Join(o.kinds, ", "))
 		case o.source == "both":
@@ -75,14 +77,17 @@ func (o *runOptions) openSources(fs procfs.FS, bootID string, tell func(string))
 		return s, nil
 	}
 	quiet := o.source == "auto" && s.ebpf != nil && asked == nil // nobody asked for audit
-	s.audit, err = audit.Open(audit.Options{
-		Kinds: kinds, Watches: auditWatches(o.files), StopOwner: o.stopOwner, WithOwner: o.withOwner, StateDir: o.store(), BootID: bootID, FS: fs,
-		Tell: func(line string) {
-			if !quiet {
-				tell(line)
-			}
-		},
-	})
+	options, err := o.auditing.options()
+	if err != nil {
+		return s, err
+	}
+	options.Kinds, options.Watches, options.StateDir, options.BootID, options.FS = kinds, auditWatches(o.files), o.store(), bootID, fs
+	options.Tell = func(line string) {
+		if !quiet {
+			tell(line)
+		}
+	}
+	s.audit, err = audit.Open(options)
 	switch {
 	case err == nil && s.ebpf != nil:
 		tell(fmt.Sprintf("source: ebpf, and audit for %s", kindList(kinds)))

@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,6 +18,10 @@ import (
 // Daemons that enforce SELinux's policy for others (dbus, systemd) say such things in a
 // message of theirs.
 func (d *decoder) policy(g *bundle, typ uint16, text []byte, called bool) {
+	if slices.Contains(d.opt.OmitModules, moduleOf(typ, text)) {
+		d.count(event.KindPolicy, notAsked)
+		return
+	}
 	e, _ := d.add(event.KindPolicy, g.stamp).(*event.Policy)
 	if e == nil {
 		return
@@ -27,20 +33,7 @@ func (d *decoder) policy(g *bundle, typ uint16, text []byte, called bool) {
 		c = &d.call
 		d.caller(&e.Header)
 	}
-	switch {
-	case typ == typeSeccomp:
-		e.Module = "seccomp"
-	case typ == typeLandlock || typ == typeLandlockDom:
-		e.Module = "landlock"
-	case typ >= typeFirstAppArm && typ <= typeLastAppArm:
-		e.Module = "apparmor"
-	case typ >= typeIPE && typ <= typeLastIPE:
-		e.Module = "ipe"
-	case typ >= typeFirstNetLabel && typ <= typeLastMAC:
-		e.Module = "netlabel"
-	case typ == typeSelinuxErr, typ >= typeFirstMAC && typ < typeFirstNetLabel:
-		e.Module = "selinux" // unless lsm= says another
-	}
+	e.Module = moduleOf(typ, nil) // unless a field says another
 	if said := d.policyFields(e, pairs{text}, c, false); said != nil {
 		e.Fidelity = event.FidelityUser
 		d.policyFields(e, pairs{said}, c, true)
@@ -58,6 +51,28 @@ func (d *decoder) policy(g *bundle, typ uint16, text []byte, called bool) {
 	}
 	nobody(&e.Header)
 }
+
+// moduleOf names the security module that a record is of, "" when that is not known by then.
+// AppArmor speaks through the records of SELinux.
+func moduleOf(typ uint16, text []byte) string {
+	switch {
+	case typ == typeSeccomp:
+		return "seccomp"
+	case typ == typeLandlock || typ == typeLandlockDom:
+		return "landlock"
+	case typ >= typeFirstAppArm && typ <= typeLastAppArm, bytes.Contains(text, apparmorIs):
+		return "apparmor"
+	case typ >= typeIPE && typ <= typeLastIPE:
+		return "ipe"
+	case typ >= typeFirstNetLabel && typ <= typeLastMAC:
+		return "netlabel"
+	case typ == typeSelinuxErr, typ >= typeFirstMAC && typ < typeFirstNetLabel, bytes.HasPrefix(text, avcIs):
+		return "selinux"
+	}
+	return ""
+}
+
+var apparmorIs, avcIs = []byte("apparmor="), []byte("avc:")
 
 // policyFields takes over the fields of a decision, and returns the message in it, if any.
 // Who acted is not taken from what a program said.

@@ -17,6 +17,8 @@ import (
 type decoderOptions struct {
 	BootID string     // given to events; empty leaves it to who completes them
 	Kinds  []event.ID // nil: all
+	// OmitModules are security modules whose decisions nobody wants.
+	OmitModules []string
 	// Self is this process, whose own changes to audit's configuration are no news.
 	Self uint32
 	// Offset returns unix time minus the boot clock in ns; nil measures it. It is asked

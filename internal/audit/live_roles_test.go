@@ -31,6 +31,10 @@ func play(role string) {
 		playSource()
 	case "count":
 		playCount()
+	case "accept":
+		if err := playAccept(); err != nil {
+			fmt.Println(err)
+		}
 	case "ring":
 		if err := removeByRing(os.Getenv("FILE")); err != nil {
 			fmt.Println(err)
@@ -43,7 +47,7 @@ func play(role string) {
 func playSource() {
 	fs := procfs.At("")
 	id, _ := fs.BootID()
-	o := Options{FS: fs, BootID: strings.ReplaceAll(id, "-", ""), StateDir: os.Getenv("STATE"),
+	o := Options{FS: fs, BootID: strings.ReplaceAll(id, "-", ""), StateDir: os.Getenv("STATE"), Replace: os.Getenv("REPLACE") != "",
 		Tell: func(line string) { fmt.Fprintln(os.Stderr, line) }}
 	s, err := Open(o)
 	if err != nil {

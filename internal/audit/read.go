@@ -303,7 +303,7 @@ func (s *Source) tend(now time.Time) {
 		s.yield(now, st.pid)
 	case !l.yielded.IsZero() && st.pid != 0:
 		l.yielded = time.Time{}
-	case !l.yielded.IsZero() && now.Sub(l.yielded) > s.patience:
+	case !l.yielded.IsZero() && now.Sub(l.yielded) > s.patience && !s.opt.Yielding:
 		s.takeAgain(now)
 	}
 }
@@ -323,7 +323,7 @@ func (s *Source) countLost(st *status) {
 // checkRules adds our rules again when somebody has removed them.
 func (s *Source) checkRules() {
 	l := &s.loop
-	if s.journal == nil || l.added >= maxAdds {
+	if s.journal == nil || s.opt.Yielding || l.added >= maxAdds {
 		return
 	}
 	present, err := s.c.rules()

@@ -37,6 +37,7 @@ type journal struct {
 	start    uint64 // of that process, ticks since boot
 	settings []setting
 	rules    [][]byte // of ours, in the order of adding
+	replaced [][]byte // of others, in their order, which are taken out meanwhile
 }
 
 // knobs are the settings that we may change.
@@ -61,6 +62,9 @@ func (j *journal) text() []byte {
 	}
 	for _, r := range j.rules {
 		fmt.Fprintf(&b, "rule %x\n", r)
+	}
+	for _, r := range j.replaced {
+		fmt.Fprintf(&b, "replaced %x\n", r)
 	}
 	b.WriteString("end\n")
 	return b.Bytes()
@@ -183,6 +187,15 @@ func parseJournal(b []byte) (*journal, error) {
 				return nil, bad
 			}
 			j.rules = append(j.rules, raw)
+		case words[0] == "replaced" && len(words) == 2:
+			raw, err := hex.DecodeString(words[1])
+			if err != nil {
+				return nil, bad
+			}
+			if _, ok := parseRule(raw); !ok {
+				return nil, bad
+			}
+			j.replaced = append(j.replaced, raw)
 		default:
 			return nil, bad
 		}
@@ -225,6 +238,15 @@ func (j *journal) undo(c *control) error {
 		errs = append(errs, err)
 	} else if n > 0 && len(errs) == 0 {
 		errs = append(errs, fmt.Errorf("remove audit rules: %d are still there", n))
+	}
+	for _, raw := range j.replaced {
+		switch err := c.do(msgAddRule, raw, nil); err {
+		case nil, unix.EEXIST: // a start that failed, or somebody, has left it there
+		case unix.EPERM: // for the others, too
+			errs = append(errs, fmt.Errorf("put back audit rules: %w", err))
+		default:
+			errs = append(errs, fmt.Errorf("put back an audit rule: %w", err))
+		}
 	}
 	now, err := c.status()
 	if err != nil {

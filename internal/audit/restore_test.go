@@ -14,6 +14,7 @@ func testJournal() *journal {
 	for _, r := range plan(&Options{}, 7, false) {
 		j.rules = append(j.rules, r.append(nil))
 	}
+	j.replaced = [][]byte{(&rule{list: listTask, action: actNever}).append(nil)}
 	return j
 }
 
@@ -61,6 +62,7 @@ func TestJournalMalformed(t *testing.T) {
 		{"twice", strings.Replace(good, "set enabled 0 1", "set enabled 0 1\nset enabled 0 1", 1), "line 5"},
 		{"number", strings.Replace(good, "process 7 99", "process 7 -1", 1), "line 3"},
 		{"another's rule", journalHead + "\nrule " + hexOf(foreign.append(nil)) + "\nend\n", "line 2"},
+		{"nothing replaced", journalHead + "\nreplaced 00ff\nend\n", `line 2 is "replaced 00ff"`},
 		{"no rule", journalHead + "\nrule 00ff\nend\n", `line 2 is "rule 00ff"`},
 	} {
 		if _, err := parseJournal([]byte(c.text)); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -2,10 +2,8 @@ package audit
 
 import (
 	"encoding/binary"
-	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/goshawk-project/goshawk/internal/event"
 )
@@ -141,6 +139,9 @@ const (
 
 var succeeded = []field{{onSuccess, equal, 1, ""}}
 
+// answered leaves out accepts that would have had to wait.
+var answered = field{onExit, notEqual, minusEAGAIN, ""}
+
 func arg(n, op, value uint32) field { return field{onArg0 + n, op, value, ""} }
 
 // groups is everything that rules can tell. A condition is the kernel's to check: what it
@@ -163,11 +164,12 @@ var groups = []group{
 		{[]string{"connect"}, nil},
 		{[]string{"socketcall"}, []field{arg(0, equal, 3)}},
 	}},
-	// A server that does not block accepts until there is nothing left: no event.
+	// A server that does not block accepts until there is nothing left: no event, unless
+	// Options.NullAccepts.
 	{name: "accept", kinds: []event.ID{event.KindAccept}, rank: rankSocket, ring: []string{"accept"}, parts: []part{
-		{[]string{"accept", "accept4"}, []field{{onExit, notEqual, minusEAGAIN, ""}}},
-		{[]string{"socketcall"}, []field{{onExit, notEqual, minusEAGAIN, ""}, arg(0, equal, 5)}},
-		{[]string{"socketcall"}, []field{{onExit, notEqual, minusEAGAIN, ""}, arg(0, equal, 18)}},
+		{[]string{"accept", "accept4"}, []field{answered}},
+		{[]string{"socketcall"}, []field{answered, arg(0, equal, 5)}},
+		{[]string{"socketcall"}, []field{answered, arg(0, equal, 18)}},
 	}},
 	{name: "bind", kinds: []event.ID{event.KindBind}, rank: rankSocket, ring: []string{"bind"}, parts: []part{
 		{[]string{"bind"}, nil},
@@ -282,27 +284,6 @@ func (g *group) wanted(kinds []event.ID) bool {
 	})
 }
 
-// maxExcluded is how many users and executables can be left out: each is a condition of
-// every rule, of which the kernel takes 64.
-const maxExcluded = maxFields - 8
-
-// check finds what no rule can be made of.
-func (o *Options) check() error {
-	if n := len(o.ExcludeUIDs) + len(o.ExcludeExes); n > maxExcluded {
-		return fmt.Errorf("leave out %d users and executables: audit takes %d at most", n, maxExcluded)
-	}
-	paths := slices.Concat(o.ExcludeExes, o.ExcludeDirs)
-	for _, w := range o.Watches {
-		paths = append(paths, w.Path)
-	}
-	for _, p := range paths {
-		if !strings.HasPrefix(p, "/") || len(p) >= maxPath || strings.ContainsRune(p, 0) {
-			return fmt.Errorf("make an audit rule for %q: the path must be absolute and shorter than %d bytes", p, maxPath)
-		}
-	}
-	return nil
-}
-
 // plan lists the rules for o, in the order in which they are to be added. Rules of equal
 // conditions are one: each costs every system call on the machine a look. What is left out
 // is so by a condition of each rule, as far as the kernel has one: a rule of its own would
@@ -335,7 +316,13 @@ func plan(o *Options, self uint32, beside bool) []rule {
 		}
 		for _, a := range abis {
 			for _, p := range group.parts {
-				told = add(told, g, listExit, a.mask(p.calls), append([]field{{onArch, equal, a.arch, ""}}, p.fields...))
+				fields := []field{{onArch, equal, a.arch, ""}}
+				for _, f := range p.fields {
+					if f != answered || !o.NullAccepts {
+						fields = append(fields, f)
+					}
+				}
+				told = add(told, g, listExit, a.mask(p.calls), fields)
 			}
 			if group.name == "fork" && !beside {
 				all = append(all, rule{what: "threads", list: listExit, action: actNever, mask: a.mask([]string{"clone"}),

@@ -246,12 +246,12 @@ func TestPlan(t *testing.T) {
 	}
 	for _, bad := range []Options{{Watches: []Watch{{Path: "etc"}}}, {ExcludeDirs: []string{"x"}}, {ExcludeExes: []string{"/a\x00b"}},
 		{ExcludeUIDs: make([]uint32, maxExcluded+1)}, {Watches: []Watch{{Path: "/" + strings.Repeat("x", maxPath)}}}} {
-		if bad.check() == nil {
+		if bad.Check() == nil {
 			t.Errorf("%+v is no error", bad)
 		}
 	}
-	if most := (Options{ExcludeUIDs: make([]uint32, maxExcluded)}); most.check() != nil {
-		t.Error(most.check())
+	if most := (Options{ExcludeUIDs: make([]uint32, maxExcluded)}); most.Check() != nil {
+		t.Error(most.Check())
 	} else {
 		for _, r := range plan(&most, 7, false) {
 			if len(r.fields) > maxFields {

@@ -13,42 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/goshawk-project/goshawk/internal/event"
-	"github.com/goshawk-project/goshawk/internal/procfs"
-)
-
-// Options say what to see and how to get on with whoever else uses audit.
-type Options struct {
-	Kinds   []event.ID // nil: all. Forks are told as often as anything else: two records each
-	Watches []Watch    // files whose changes are told, when KindFile is wanted
-	// What is left out in the kernel, and costs no record: the deeds of these users, of
-	// these executables, and on files below these directories. This process always is.
-	ExcludeUIDs []uint32
-	ExcludeExes []string
-	ExcludeDirs []string
-	NoRing      bool // leave io_uring alone
-	exesByRule  bool // the kernel has no condition for them (before 4.18)
-
-	StopOwner bool // end the process that owns audit (auditd) and take its place
-	WithOwner bool // add rules although there is an owner, which gets their records too
-
-	Backlog uint32             // records that may wait in the kernel, when audit is ours; 0: 8,192
-	Receive int                // bytes of room in the socket; 0: 32 MiB
-	Rates   map[string]float64 // events a second by hook, or "other"; 0 is no limit. Missing: 4,000
-
-	StateDir string // where the journal is kept
-	BootID   string
-	FS       procfs.FS
-	// Tell takes a line for the operator: what is not seen and why, what was put back. It is
-	// called by Open and by the goroutine of Run. Nil: nobody listens.
-	Tell func(string)
-}
-
-const (
-	defaultBacklog = 8192
-	// defaultReceive is so much that a storm of 100,000 records a second, which begins while
-	// records gather, fills less than what sheds any. The kernel doubles it, and takes only
-	// what is used.
-	defaultReceive = 32 << 20
 )
 
 // Source is audit, opened.
@@ -84,7 +48,7 @@ func Open(o Options) (*Source, error) {
 	if o.Tell == nil {
 		o.Tell = func(string) {}
 	}
-	if err := o.check(); err != nil {
+	if err := o.Check(); err != nil {
 		return nil, err
 	}
 	s := &Source{opt: o, self: uint32(unix.Getpid()), wake: -1, volume: newVolume(o.Rates),
@@ -94,7 +58,7 @@ func Open(o Options) (*Source, error) {
 		return nil, err
 	}
 	s.ask = ask{dir}
-	s.decode = newDecoder(decoderOptions{BootID: o.BootID, Kinds: o.Kinds, Self: s.self,
+	s.decode = newDecoder(decoderOptions{BootID: o.BootID, Kinds: o.Kinds, Self: s.self, OmitModules: o.OmitModules,
 		FDPath: s.ask.fdPath, Thread: s.ask.thread})
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -142,10 +106,13 @@ func (s *Source) open() error {
 			s.tell("audit: %v; reading beside it", err)
 		}
 	}
-	if state.Case == CaseOwn {
-		return s.own(&state)
+	switch {
+	case state.Case != CaseOwn:
+		return s.beside(&state)
+	case s.opt.ReadOnly:
+		return s.look(&state)
 	}
-	return s.beside(&state)
+	return s.own(&state)
 }
 
 // repair undoes what an earlier run of ours left behind.
@@ -202,10 +169,19 @@ func (s *Source) own(state *State) error {
 	if now.canSetWait() { // a reader that stalls must not stall whoever makes system calls
 		want(setBacklogWait, &now.backlogWait, 0)
 	}
+	if s.opt.Replace {
+		j.replaced = state.rules
+	}
 	if err := j.write(); err != nil {
 		return err
 	}
 	s.journal = j
+	if errs := deleteRules(s.c, j.replaced); len(errs) > 0 {
+		return fmt.Errorf("replace audit rules: %w", errors.Join(errs...))
+	}
+	if n := len(j.replaced); n > 0 {
+		s.tell("audit: the %d rules that were there are taken out until goshawk ends (audit_force_reconfigure)", n)
+	}
 	r, err := openReader(false, s.receive())
 	if err != nil {
 		return err
@@ -224,7 +200,7 @@ func (s *Source) own(state *State) error {
 	if err := s.install(j, false); err != nil {
 		return err
 	}
-	if state.neverTask() {
+	if !s.opt.Replace && state.neverTask() {
 		s.tell("audit: the rule never,task keeps processes that start under it from being seen; auditctl -d never,task removes it")
 	}
 	if state.status.enabled == 0 {
@@ -271,17 +247,42 @@ func (s *Source) beside(state *State) error {
 		}
 		return s.install(j, true)
 	}
-	for _, line := range state.Lines() {
-		s.tell("%s", line)
+	if s.opt.ReadOnly && state.Case != CaseLocked {
+		s.tell("audit may not be changed (audit_allow_config is false): goshawk adds no rules, and reads what programs report and what the %d rules there tell", state.Rules)
+		if !state.Enabled {
+			s.tell("%s", switchedOff)
+		}
+	} else {
+		for _, line := range state.Lines() {
+			s.tell("%s", line)
+		}
 	}
 	s.refuse(state.Unseen, state.Case)
 	return nil
+}
+
+// look reads what is told to whoever wants it where nobody owns audit, and nothing may be
+// changed.
+func (s *Source) look(state *State) error {
+	dir, err := s.opt.FS.Open()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := canRead(dir, s.opt.FS); err != nil {
+		return err
+	}
+	state.Case = CaseReader
+	return s.beside(state)
 }
 
 // refuse notes which groups nothing tells of, as there are no rules of ours.
 func (s *Source) refuse(unseen []string, c Case) {
 	why := map[Case]string{CaseBeside: "audit has an owner, and no rules are added beside it",
 		CaseLocked: "audit is locked until the next boot", CaseReader: "rules need CAP_AUDIT_CONTROL"}[c]
+	if s.opt.ReadOnly {
+		why = "nothing of audit's may be changed"
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range groups {
@@ -499,12 +500,27 @@ func (s *Source) release() error {
 			errs = append(errs, fmt.Errorf("put audit back as it was: %w", err))
 		}
 		s.journal = nil
+		if s.opt.Clear {
+			errs = append(errs, s.clear())
+		}
 	}
 	if s.Case() == CaseOwn {
 		errs = append(errs, s.unregister())
 		s.setCase(CaseNone)
 	}
 	return errors.Join(errs...)
+}
+
+// clear takes out all rules.
+func (s *Source) clear() error {
+	all, err := s.c.rules()
+	if err != nil {
+		return fmt.Errorf("list audit rules: %w", err)
+	}
+	if err := errors.Join(deleteRules(s.c, all)...); err != nil {
+		return fmt.Errorf("clear audit: %w", err)
+	}
+	return nil
 }
 
 func (s *Source) unregister() error {
