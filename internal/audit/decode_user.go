@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"strings"
+
 	"github.com/goshawk-project/goshawk/internal/event"
 )
 
@@ -9,7 +11,7 @@ func (d *decoder) single(s stamp, typ uint16, text []byte) {
 	switch {
 	case typ == typeUserAVC, typ == typeSeccomp, typ >= typeFirstMAC && typ <= typeLastMAC:
 		d.policy(&bundle{stamp: s}, typ, text, false)
-	case typ == typeLogin, typ >= typeFirstUser && typ <= typeLastDaemon, typ == typeTTY,
+	case typ == recUser, typ == typeLogin, typ >= typeFirstUser && typ <= typeLastDaemon, typ == typeTTY,
 		typ >= typeFirstAnom && typ <= typeLastInteg, typ >= typeFirstAnomUsr && typ <= typeLastUserRes:
 		d.user(s, typ, text, nil)
 		if typ == typeAnomAbend {
@@ -23,6 +25,10 @@ func (d *decoder) single(s stamp, typ uint16, text []byte) {
 // configured decodes a change of audit's own configuration. Ours are no news.
 func (d *decoder) configured(g *bundle, typ uint16, text []byte, called bool) {
 	if !called {
+		if d.opt.Own != nil && d.opt.Own(changeOf(text)) {
+			d.count(event.KindUser, ownChange)
+			return
+		}
 		d.user(g.stamp, typ, text, nil)
 		return
 	}
@@ -31,6 +37,30 @@ func (d *decoder) configured(g *bundle, typ uint16, text []byte, called bool) {
 		return
 	}
 	d.user(g.stamp, typ, text, &d.call)
+}
+
+// changeOf names a change of audit's configuration: what was done with a rule of our key, or
+// the setting and its value.
+func changeOf(text []byte) string {
+	op, setting, ours := "", "", false
+	f := pairs{text}
+	for x, ok := f.next(); ok; x, ok = f.next() {
+		switch key := string(x.key); {
+		case key == "op":
+			op = strings.ReplaceAll(string(x.value), " ", "_")
+		case key == "key":
+			ours = string(x.value) == Key
+		case setting == "" && strings.HasPrefix(key, "audit_"):
+			setting = key + "=" + string(x.value)
+		}
+	}
+	switch {
+	case setting != "" && (op == "" || op == "set"):
+		return setting
+	case ours:
+		return op
+	}
+	return ""
 }
 
 // user decodes what users and those who serve them did: records that programs with

@@ -21,6 +21,9 @@ type decoderOptions struct {
 	OmitModules []string
 	// Self is this process, whose own changes to audit's configuration are no news.
 	Self uint32
+	// Own reports whether a change of that configuration is ours where the record does not say
+	// who made it: add_rule, remove_rule, or a setting with its value. Nil: none is.
+	Own func(change string) bool
 	// Offset returns unix time minus the boot clock in ns; nil measures it. It is asked
 	// once a second at most.
 	Offset func() int64

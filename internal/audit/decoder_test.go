@@ -491,3 +491,34 @@ func BenchmarkExec(b *testing.B) {
 	}
 	b.ReportMetric((used()-begun)/float64(b.N)/float64(len(records)), "cpu-ns/record")
 }
+
+// TestOwnChange leaves out changes of ours that their records do not say are ours.
+func TestOwnChange(t *testing.T) {
+	c := &control{}
+	c.changing("add_rule")
+	c.changing("add_rule")
+	c.changing("audit_enabled=1")
+	for _, r := range []struct {
+		text string
+		own  bool
+	}{
+		{`auid=4294967295 ses=4294967295 op=add_rule key="other" list=4 res=1`, false},
+		{`auid=4294967295 ses=4294967295 op=add_rule key="goshawk" list=4 res=1`, true},
+		{`auid=4294967295 ses=4294967295 subj=x op="add rule" key="goshawk" list=4 res=1`, true},
+		{`auid=4294967295 ses=4294967295 op=add_rule key="goshawk" list=4 res=1`, false}, // a third
+		{`auid=4294967295 ses=4294967295 op=remove_rule key="goshawk" list=4 res=1`, false},
+		{`op=set audit_enabled=0 old=1 auid=4294967295 ses=4294967295 res=1`, false},
+		{`audit_enabled=1 old=0 auid=4294967295 ses=4294967295 res=1`, true},
+		{`op=set audit_enabled=1 old=0 auid=4294967295 ses=4294967295 res=1`, false},
+		{``, false},
+	} {
+		if own := c.own(changeOf([]byte(r.text))); own != r.own {
+			t.Errorf("%s: ours %v", r.text, own)
+		}
+	}
+	c.changing("remove_rule")
+	c.changed = c.changed.Add(-2 * ownChangeWait)
+	if c.own("remove_rule") {
+		t.Error("a change of long ago hides somebody's of today")
+	}
+}

@@ -199,3 +199,12 @@ func TestLiveNullAccepts(t *testing.T) {
 		}
 	}
 }
+
+// TestNoRules has none, for records of programs need none: nobody can have removed them.
+func TestNoRules(t *testing.T) {
+	told := ""
+	s := &Source{journal: &journal{}, opt: Options{Tell: func(line string) { told = line }}}
+	if s.checkRules(); told != "" || s.loop.added != 0 {
+		t.Errorf("told %q", told)
+	}
+}

@@ -323,7 +323,7 @@ func (s *Source) countLost(st *status) {
 // checkRules adds our rules again when somebody has removed them.
 func (s *Source) checkRules() {
 	l := &s.loop
-	if s.journal == nil || s.opt.Yielding || l.added >= maxAdds {
+	if s.journal == nil || len(s.journal.rules) == 0 || s.opt.Yielding || l.added >= maxAdds {
 		return
 	}
 	present, err := s.c.rules()

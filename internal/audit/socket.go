@@ -93,6 +93,36 @@ type control struct {
 	seq uint32
 	out []byte
 	in  [16 << 10]byte
+	// changes are those of audit's configuration that were made with it, of which the kernel
+	// tells without saying whose they are.
+	changes map[string]int
+	changed time.Time // the last
+}
+
+// ownChangeWait is how long after a change its record may come.
+const ownChangeWait = 10 * time.Second
+
+// changing notes a change that is being made, as its record names it: add_rule, remove_rule,
+// audit_enabled=1.
+func (c *control) changing(what string) {
+	if c.changes == nil {
+		c.changes = map[string]int{}
+	}
+	c.changes[what]++
+	c.changed = time.Now()
+}
+
+// own reports whether a change was made with this socket, once for each.
+func (c *control) own(what string) bool {
+	if c.changes[what] == 0 {
+		return false
+	}
+	if time.Since(c.changed) > ownChangeWait {
+		clear(c.changes)
+		return false
+	}
+	c.changes[what]--
+	return true
 }
 
 func openControl() (*control, error) {
@@ -175,6 +205,12 @@ func (c *control) do(typ uint16, payload []byte, each func(typ uint16, data []by
 			}
 		}
 	}
+	switch typ {
+	case msgAddRule:
+		c.changing("add_rule")
+	case msgDelRule:
+		c.changing("remove_rule")
+	}
 	return nil
 }
 
@@ -233,6 +269,11 @@ func (c *control) status() (status, error) {
 
 // set changes the fields of the kernel's status that mask names.
 func (c *control) set(s status, mask uint32) error {
+	for _, k := range knobs {
+		if mask&k.bit != 0 {
+			c.changing(fmt.Sprintf("audit_%s=%d", k.name, *k.of(&s)))
+		}
+	}
 	return c.do(msgSet, s.append(nil, mask), nil)
 }
 

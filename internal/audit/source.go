@@ -58,7 +58,7 @@ func Open(o Options) (*Source, error) {
 		return nil, err
 	}
 	s.ask = ask{dir}
-	s.decode = newDecoder(decoderOptions{BootID: o.BootID, Kinds: o.Kinds, Self: s.self, OmitModules: o.OmitModules,
+	s.decode = newDecoder(decoderOptions{BootID: o.BootID, Kinds: o.Kinds, Self: s.self, OmitModules: o.OmitModules, Own: func(change string) bool { return s.c.own(change) },
 		FDPath: s.ask.fdPath, Thread: s.ask.thread})
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -214,6 +214,7 @@ func (s *Source) own(state *State) error {
 
 // register makes us the owner.
 func (s *Source) register() error {
+	s.c.changing(fmt.Sprintf("audit_pid=%d", s.self))
 	if err := s.r.register(s.self); err != nil {
 		return fmt.Errorf("own audit: %w", err)
 	}
@@ -531,6 +532,7 @@ func (s *Source) unregister() error {
 	if now.pid != s.self { // what is another's is not ours to give up
 		return nil
 	}
+	s.c.changing("audit_pid=0")
 	if err := s.r.register(0); err != nil {
 		return fmt.Errorf("give up audit: %w", err)
 	}
