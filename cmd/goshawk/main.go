@@ -90,10 +90,11 @@ func oneLine(err error) string {
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "goshawk",
-		Short: "Watch the processes and connections of this host, and query them with SQL",
-		Long: `Goshawk watches the processes and connections of this host through eBPF, keeps what
-it saw in a local store, and answers SQL in osquery's dialect over these events and over
-the present state of the host.`,
+		Short: "Watch the processes, connections and files of this host, and query them with SQL",
+		Long: `Goshawk watches the processes, connections and files of this host and of the containers
+on it, through eBPF or the audit subsystem; keeps what it saw in a local store; matches detection
+rules as it happens; and answers SQL in osquery's dialect over these events and over the present
+state of the host.`,
 		Example: `  goshawk run                             print what happens, until Ctrl-C
   goshawk query "SELECT * FROM processes" ask about the present state
   goshawk check                           see what this kernel allows`,
