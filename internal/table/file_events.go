@@ -3,6 +3,7 @@ package table
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -58,6 +59,10 @@ func fileAction(e *event.File) schema.Value {
 	case movedTo:
 		return schema.TextValue("MOVED_TO")
 	case "open":
+		// Audit tells how a file was opened, and not whether it was then written to.
+		if strings.HasPrefix(e.Argument, "O_WRONLY") || strings.HasPrefix(e.Argument, "O_RDWR") || strings.Contains(e.Argument, "O_TRUNC") {
+			return schema.TextValue("UPDATED")
+		}
 		return schema.TextValue("OPENED")
 	}
 	return schema.TextValue("ATTRIBUTES_MODIFIED")
@@ -86,7 +91,7 @@ func seconds(name string, at func(*event.File) int64, doc string) schema.Column[
 var fileEventColumns = []schema.Column[*event.File]{
 	schema.Str("target_path", func(e *event.File) *string { return &e.TargetPath }, "File acted upon; of a rename a row for each name").From("target_path"),
 	schema.Str("category", func(e *event.File) *string { return &e.Category }, "Category of file_paths that asked for it").From("category"),
-	schema.Calc("action", schema.Text, fileAction, "CREATED, UPDATED, DELETED, MOVED_FROM, MOVED_TO, ATTRIBUTES_MODIFIED, or OPENED for file_accesses").From("operation"),
+	schema.Calc("action", schema.Text, fileAction, "CREATED, UPDATED (by audit: opened for that), DELETED, MOVED_FROM, MOVED_TO, ATTRIBUTES_MODIFIED, or OPENED for file_accesses").From("operation", "argument"),
 	schema.Calc("transaction_id", schema.BigInt, func(e *event.File) schema.Value {
 		if e.Operation == "rename" || e.Operation == movedTo {
 			return schema.IntValue(e.EID)

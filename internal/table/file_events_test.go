@@ -19,8 +19,10 @@ func TestRowsOfFileEvents(t *testing.T) {
 	late.HashError = "busy"
 	denied := file("delete", "/c", "")
 	denied.Result = "EACCES"
+	byAudit := file("open", "/a", "")
+	byAudit.Argument = "O_RDWR|O_CREAT"
 	log := storeOf(t, file("create", "/a", ""), written, late, denied, file("rename", "/a", "/d/a"), file("link", "/x", "/d/x"),
-		file("symlink", "text", "/d/y"), file("chmod", "/a", ""), file("open", "/a", ""), file("delete", "/a", ""))
+		file("symlink", "text", "/d/y"), file("chmod", "/a", ""), file("open", "/a", ""), byAudit, file("delete", "/a", ""))
 	row := func(action, target, operation string, more ...string) map[string]string {
 		m := map[string]string{"target_path": target, "category": "c", "action": action, "transaction_id": "0", "inode": "12", "uid": "3", "gid": "4",
 			"mode": "04640", "size": "5", "mtime": "7", "ctime": "8", "atime": "9", "hashed": "0", "operation": operation, "pid": "4242",
@@ -36,5 +38,5 @@ func TestRowsOfFileEvents(t *testing.T) {
 		row("MOVED_FROM", "/a", "rename", "destination_path", "/d/a", "transaction_id", "5"),
 		row("MOVED_TO", "/d/a", "moved_to", "destination_path", "/d/a", "transaction_id", "5"),
 		row("CREATED", "/d/x", "link", "destination_path", "/d/x"), row("CREATED", "/d/y", "symlink", "destination_path", "/d/y"),
-		row("ATTRIBUTES_MODIFIED", "/a", "chmod"), row("OPENED", "/a", "open"), row("DELETED", "/a", "delete"))
+		row("ATTRIBUTES_MODIFIED", "/a", "chmod"), row("OPENED", "/a", "open"), row("UPDATED", "/a", "open"), row("DELETED", "/a", "delete"))
 }
