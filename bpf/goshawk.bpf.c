@@ -22,6 +22,10 @@
 #include "datagram.bpf.h"
 #include "dns.bpf.h"
 #include "cgroup.bpf.h"
+#include "act.bpf.h"
+#include "credential.bpf.h"
+#include "module.bpf.h"
+#include "signal.bpf.h"
 
 /* The kernel lets GPL-compatible programs alone read its memory. */
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -34,6 +38,10 @@ const struct rec_exit *keep_exit __attribute__((unused));
 const struct rec_socket *keep_socket __attribute__((unused));
 const struct rec_dns *keep_dns __attribute__((unused));
 const struct rec_cgroup *keep_cgroup __attribute__((unused));
+const struct rec_act *keep_act __attribute__((unused));
+const struct rec_credential *keep_credential __attribute__((unused));
+const struct rec_signal *keep_signal __attribute__((unused));
+const enum act_call *keep_act_call __attribute__((unused));
 const enum cgroup_op *keep_cgroup_op __attribute__((unused));
 const enum flag *keep_flag __attribute__((unused));
 const enum kind *keep_kind __attribute__((unused));

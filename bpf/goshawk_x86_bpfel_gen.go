@@ -13,6 +13,38 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type GoshawkActCall uint32
+
+const (
+	GoshawkActCallACT_PTRACE            GoshawkActCall = 1
+	GoshawkActCallACT_PROCESS_VM_READV  GoshawkActCall = 2
+	GoshawkActCallACT_PROCESS_VM_WRITEV GoshawkActCall = 3
+	GoshawkActCallACT_MODULE_LOAD       GoshawkActCall = 4
+	GoshawkActCallACT_MODULE_FREE       GoshawkActCall = 5
+	GoshawkActCallACT_BPF               GoshawkActCall = 6
+	GoshawkActCallACT_MOUNT             GoshawkActCall = 7
+	GoshawkActCallACT_UMOUNT            GoshawkActCall = 8
+	GoshawkActCallACT_MOVE_MOUNT        GoshawkActCall = 9
+	GoshawkActCallACT_PIVOT_ROOT        GoshawkActCall = 10
+	GoshawkActCallACT_MOUNT_SETATTR     GoshawkActCall = 11
+	GoshawkActCallACT_SETNS             GoshawkActCall = 12
+	GoshawkActCallACT_UNSHARE           GoshawkActCall = 13
+	GoshawkActCallACT_CHROOT            GoshawkActCall = 14
+	GoshawkActCallACT_MEMFD_CREATE      GoshawkActCall = 16
+	GoshawkActCallACT_MPROTECT          GoshawkActCall = 17
+	GoshawkActCallACT_MMAP              GoshawkActCall = 18
+	GoshawkActCallACT_SETUID            GoshawkActCall = 32
+	GoshawkActCallACT_SETGID            GoshawkActCall = 33
+	GoshawkActCallACT_SETREUID          GoshawkActCall = 34
+	GoshawkActCallACT_SETREGID          GoshawkActCall = 35
+	GoshawkActCallACT_SETRESUID         GoshawkActCall = 36
+	GoshawkActCallACT_SETRESGID         GoshawkActCall = 37
+	GoshawkActCallACT_SETFSUID          GoshawkActCall = 38
+	GoshawkActCallACT_SETFSGID          GoshawkActCall = 39
+	GoshawkActCallACT_SETGROUPS         GoshawkActCall = 40
+	GoshawkActCallACT_CAPSET            GoshawkActCall = 41
+)
+
 type GoshawkCgroupOp uint32
 
 const (
@@ -49,23 +81,48 @@ const (
 	GoshawkFlagFLAG_OTHER_MOUNT    GoshawkFlag = 4096
 	GoshawkFlagFLAG_ENTERED        GoshawkFlag = 8192
 	GoshawkFlagFLAG_SCRIPT_UNKNOWN GoshawkFlag = 16384
+	GoshawkFlagFLAG_USER_TEXT      GoshawkFlag = 1048576
+	GoshawkFlagFLAG_COMMITTED      GoshawkFlag = 2097152
 )
 
 type GoshawkKind uint32
 
 const (
-	GoshawkKindKIND_EXEC      GoshawkKind = 1
-	GoshawkKindKIND_FORK      GoshawkKind = 2
-	GoshawkKindKIND_EXIT      GoshawkKind = 3
-	GoshawkKindKIND_CONNECT   GoshawkKind = 4
-	GoshawkKindKIND_ACCEPT    GoshawkKind = 5
-	GoshawkKindKIND_BIND      GoshawkKind = 6
-	GoshawkKindKIND_LISTEN    GoshawkKind = 7
-	GoshawkKindKIND_CLOSE     GoshawkKind = 8
-	GoshawkKindKIND_DNS       GoshawkKind = 9
-	GoshawkKindKIND_CONTAINER GoshawkKind = 21
-	GoshawkKindKIND_MAX       GoshawkKind = 32
+	GoshawkKindKIND_EXEC       GoshawkKind = 1
+	GoshawkKindKIND_FORK       GoshawkKind = 2
+	GoshawkKindKIND_EXIT       GoshawkKind = 3
+	GoshawkKindKIND_CONNECT    GoshawkKind = 4
+	GoshawkKindKIND_ACCEPT     GoshawkKind = 5
+	GoshawkKindKIND_BIND       GoshawkKind = 6
+	GoshawkKindKIND_LISTEN     GoshawkKind = 7
+	GoshawkKindKIND_CLOSE      GoshawkKind = 8
+	GoshawkKindKIND_DNS        GoshawkKind = 9
+	GoshawkKindKIND_CREDENTIAL GoshawkKind = 12
+	GoshawkKindKIND_PTRACE     GoshawkKind = 13
+	GoshawkKindKIND_SIGNAL     GoshawkKind = 14
+	GoshawkKindKIND_MODULE     GoshawkKind = 15
+	GoshawkKindKIND_BPF        GoshawkKind = 16
+	GoshawkKindKIND_MOUNT      GoshawkKind = 17
+	GoshawkKindKIND_NAMESPACE  GoshawkKind = 18
+	GoshawkKindKIND_MEMORY     GoshawkKind = 19
+	GoshawkKindKIND_CONTAINER  GoshawkKind = 21
+	GoshawkKindKIND_MAX        GoshawkKind = 32
 )
+
+type GoshawkRecAct struct {
+	_      structs.HostLayout
+	Head   GoshawkRecHead
+	Args   [5]uint64
+	Object uint64
+	Source GoshawkSpan
+	Target GoshawkSpan
+	Type   GoshawkSpan
+	Data   GoshawkSpan
+	Result int32
+	Value  uint32
+	Call   uint16
+	Pad    [3]uint16
+}
 
 type GoshawkRecCgroup struct {
 	_         structs.HostLayout
@@ -75,6 +132,34 @@ type GoshawkRecCgroup struct {
 	Hierarchy uint32
 	Op        uint16
 	Pad       uint16
+}
+
+type GoshawkRecCred struct {
+	_           structs.HostLayout
+	Permitted   uint64
+	Effective   uint64
+	Inheritable uint64
+	Ambient     uint64
+	Uid         uint32
+	Suid        uint32
+	Euid        uint32
+	Fsuid       uint32
+	Gid         uint32
+	Sgid        uint32
+	Egid        uint32
+	Fsgid       uint32
+}
+
+type GoshawkRecCredential struct {
+	_      structs.HostLayout
+	Head   GoshawkRecHead
+	Args   [3]uint64
+	Before GoshawkRecCred
+	After  GoshawkRecCred
+	Result int32
+	Number uint32
+	Call   uint16
+	Pad    [3]uint16
 }
 
 type GoshawkRecDns struct {
@@ -158,6 +243,19 @@ type GoshawkRecHead struct {
 	Comm     [16]int8
 }
 
+type GoshawkRecSignal struct {
+	_           structs.HostLayout
+	Head        GoshawkRecHead
+	TargetStart uint64
+	Signal      int32
+	Code        int32
+	TargetPid   uint32
+	TargetUid   uint32
+	TargetAuid  uint32
+	Outcome     uint32
+	TargetComm  [16]int8
+}
+
 type GoshawkRecSocket struct {
 	_          structs.HostLayout
 	Head       GoshawkRecHead
@@ -195,117 +293,245 @@ type GoshawkStateBusy struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	GoshawkMapBuilds                    = "builds"
-	GoshawkMapBulk                      = "bulk"
-	GoshawkMapBusy                      = "busy"
-	GoshawkMapCalls                     = "calls"
-	GoshawkMapCounters                  = "counters"
-	GoshawkMapCritical                  = "critical"
-	GoshawkMapOwners                    = "owners"
-	GoshawkMapPeers                     = "peers"
-	GoshawkMapTold                      = "told"
-	GoshawkProgOnAccept4Exit            = "on_accept4_exit"
-	GoshawkProgOnAccept4PairEnter       = "on_accept4_pair_enter"
-	GoshawkProgOnAccept4PairExit        = "on_accept4_pair_exit"
-	GoshawkProgOnAcceptDeniedFexit      = "on_accept_denied_fexit"
-	GoshawkProgOnAcceptDeniedKprobe     = "on_accept_denied_kprobe"
-	GoshawkProgOnAcceptDeniedKretprobe  = "on_accept_denied_kretprobe"
-	GoshawkProgOnAcceptExit             = "on_accept_exit"
-	GoshawkProgOnAcceptFentry           = "on_accept_fentry"
-	GoshawkProgOnAcceptKprobe           = "on_accept_kprobe"
-	GoshawkProgOnAcceptPairEnter        = "on_accept_pair_enter"
-	GoshawkProgOnAcceptPairExit         = "on_accept_pair_exit"
-	GoshawkProgOnBind4                  = "on_bind4"
-	GoshawkProgOnBind6                  = "on_bind6"
-	GoshawkProgOnBindDeniedFexit        = "on_bind_denied_fexit"
-	GoshawkProgOnBindDeniedKprobe       = "on_bind_denied_kprobe"
-	GoshawkProgOnBindDeniedKretprobe    = "on_bind_denied_kretprobe"
-	GoshawkProgOnBindExit               = "on_bind_exit"
-	GoshawkProgOnBindFexit              = "on_bind_fexit"
-	GoshawkProgOnBindKprobe             = "on_bind_kprobe"
-	GoshawkProgOnBindKretprobe          = "on_bind_kretprobe"
-	GoshawkProgOnBindPairEnter          = "on_bind_pair_enter"
-	GoshawkProgOnBindPairExit           = "on_bind_pair_exit"
-	GoshawkProgOnCgroupMkdirRawTp       = "on_cgroup_mkdir_raw_tp"
-	GoshawkProgOnCgroupMkdirTpBtf       = "on_cgroup_mkdir_tp_btf"
-	GoshawkProgOnCgroupMkdirTracepoint  = "on_cgroup_mkdir_tracepoint"
-	GoshawkProgOnCgroupRenameRawTp      = "on_cgroup_rename_raw_tp"
-	GoshawkProgOnCgroupRenameTpBtf      = "on_cgroup_rename_tp_btf"
-	GoshawkProgOnCgroupRenameTracepoint = "on_cgroup_rename_tracepoint"
-	GoshawkProgOnCgroupRmdirRawTp       = "on_cgroup_rmdir_raw_tp"
-	GoshawkProgOnCgroupRmdirTpBtf       = "on_cgroup_rmdir_tp_btf"
-	GoshawkProgOnCgroupRmdirTracepoint  = "on_cgroup_rmdir_tracepoint"
-	GoshawkProgOnConnect4               = "on_connect4"
-	GoshawkProgOnConnect6               = "on_connect6"
-	GoshawkProgOnConnectDeniedFexit     = "on_connect_denied_fexit"
-	GoshawkProgOnConnectDeniedKprobe    = "on_connect_denied_kprobe"
-	GoshawkProgOnConnectDeniedKretprobe = "on_connect_denied_kretprobe"
-	GoshawkProgOnConnectExit            = "on_connect_exit"
-	GoshawkProgOnConnectFexit           = "on_connect_fexit"
-	GoshawkProgOnConnectKprobe          = "on_connect_kprobe"
-	GoshawkProgOnConnectKretprobe       = "on_connect_kretprobe"
-	GoshawkProgOnConnectPairEnter       = "on_connect_pair_enter"
-	GoshawkProgOnConnectPairExit        = "on_connect_pair_exit"
-	GoshawkProgOnConnectSentFexit       = "on_connect_sent_fexit"
-	GoshawkProgOnConnectSentKprobe      = "on_connect_sent_kprobe"
-	GoshawkProgOnConnectSentKretprobe   = "on_connect_sent_kretprobe"
-	GoshawkProgOnDnsEgress              = "on_dns_egress"
-	GoshawkProgOnDnsIngress             = "on_dns_ingress"
-	GoshawkProgOnExecRawTp              = "on_exec_raw_tp"
-	GoshawkProgOnExecTpBtf              = "on_exec_tp_btf"
-	GoshawkProgOnExecTracepoint         = "on_exec_tracepoint"
-	GoshawkProgOnExitRawTp              = "on_exit_raw_tp"
-	GoshawkProgOnExitTpBtf              = "on_exit_tp_btf"
-	GoshawkProgOnExitTracepoint         = "on_exit_tracepoint"
-	GoshawkProgOnForkRawTp              = "on_fork_raw_tp"
-	GoshawkProgOnForkTpBtf              = "on_fork_tp_btf"
-	GoshawkProgOnForkTracepoint         = "on_fork_tracepoint"
-	GoshawkProgOnListenDeniedFexit      = "on_listen_denied_fexit"
-	GoshawkProgOnListenDeniedKprobe     = "on_listen_denied_kprobe"
-	GoshawkProgOnListenDeniedKretprobe  = "on_listen_denied_kretprobe"
-	GoshawkProgOnListenExit             = "on_listen_exit"
-	GoshawkProgOnListenFexit            = "on_listen_fexit"
-	GoshawkProgOnListenKprobe           = "on_listen_kprobe"
-	GoshawkProgOnListenKretprobe        = "on_listen_kretprobe"
-	GoshawkProgOnListenPairEnter        = "on_listen_pair_enter"
-	GoshawkProgOnListenPairExit         = "on_listen_pair_exit"
-	GoshawkProgOnSeed                   = "on_seed"
-	GoshawkProgOnSendmsg4               = "on_sendmsg4"
-	GoshawkProgOnSendmsg6               = "on_sendmsg6"
-	GoshawkProgOnStateRawTp             = "on_state_raw_tp"
-	GoshawkProgOnStateRawTpSecond       = "on_state_raw_tp_second"
-	GoshawkProgOnStateTpBtf             = "on_state_tp_btf"
-	GoshawkProgOnStateTpBtfSecond       = "on_state_tp_btf_second"
-	GoshawkProgOnStateTracepoint        = "on_state_tracepoint"
-	GoshawkProgOnUringAcceptRawTp       = "on_uring_accept_raw_tp"
-	GoshawkProgOnUringAcceptTpBtf       = "on_uring_accept_tp_btf"
-	GoshawkProgOnUringBindRawTp         = "on_uring_bind_raw_tp"
-	GoshawkProgOnUringBindTpBtf         = "on_uring_bind_tp_btf"
-	GoshawkProgOnUringConnectRawTp      = "on_uring_connect_raw_tp"
-	GoshawkProgOnUringConnectTpBtf      = "on_uring_connect_tp_btf"
-	GoshawkVarByCall                    = "by_call"
-	GoshawkVarCgroupPathTold            = "cgroup_path_told"
-	GoshawkVarDnsPort                   = "dns_port"
-	GoshawkVarIteratorSlot              = "iterator_slot"
-	GoshawkVarKeepCgroup                = "keep_cgroup"
-	GoshawkVarKeepCgroupOp              = "keep_cgroup_op"
-	GoshawkVarKeepDns                   = "keep_dns"
-	GoshawkVarKeepExec                  = "keep_exec"
-	GoshawkVarKeepExit                  = "keep_exit"
-	GoshawkVarKeepFlag                  = "keep_flag"
-	GoshawkVarKeepFork                  = "keep_fork"
-	GoshawkVarKeepKind                  = "keep_kind"
-	GoshawkVarKeepSocket                = "keep_socket"
-	GoshawkVarKinds                     = "kinds"
-	GoshawkVarNoStateHook               = "no_state_hook"
-	GoshawkVarOvlInode                  = "ovl_inode"
-	GoshawkVarOvlMetacopy               = "ovl_metacopy"
-	GoshawkVarPreemptible               = "preemptible"
-	GoshawkVarTaskRegs                  = "task_regs"
-	GoshawkVarUringHook                 = "uring_hook"
-	GoshawkVarV1Controller              = "v1_controller"
-	GoshawkVarV1Hierarchy               = "v1_hierarchy"
-	GoshawkVarWithEnv                   = "with_env"
+	GoshawkMapActs                        = "acts"
+	GoshawkMapBuilds                      = "builds"
+	GoshawkMapBulk                        = "bulk"
+	GoshawkMapBusy                        = "busy"
+	GoshawkMapCalls                       = "calls"
+	GoshawkMapCounters                    = "counters"
+	GoshawkMapCredentialCalls             = "credential_calls"
+	GoshawkMapCritical                    = "critical"
+	GoshawkMapExecutable                  = "executable"
+	GoshawkMapOwners                      = "owners"
+	GoshawkMapPeers                       = "peers"
+	GoshawkMapTold                        = "told"
+	GoshawkProgOnAccept4Exit              = "on_accept4_exit"
+	GoshawkProgOnAccept4PairEnter         = "on_accept4_pair_enter"
+	GoshawkProgOnAccept4PairExit          = "on_accept4_pair_exit"
+	GoshawkProgOnAcceptDeniedFexit        = "on_accept_denied_fexit"
+	GoshawkProgOnAcceptDeniedKprobe       = "on_accept_denied_kprobe"
+	GoshawkProgOnAcceptDeniedKretprobe    = "on_accept_denied_kretprobe"
+	GoshawkProgOnAcceptExit               = "on_accept_exit"
+	GoshawkProgOnAcceptFentry             = "on_accept_fentry"
+	GoshawkProgOnAcceptKprobe             = "on_accept_kprobe"
+	GoshawkProgOnAcceptPairEnter          = "on_accept_pair_enter"
+	GoshawkProgOnAcceptPairExit           = "on_accept_pair_exit"
+	GoshawkProgOnBind4                    = "on_bind4"
+	GoshawkProgOnBind6                    = "on_bind6"
+	GoshawkProgOnBindDeniedFexit          = "on_bind_denied_fexit"
+	GoshawkProgOnBindDeniedKprobe         = "on_bind_denied_kprobe"
+	GoshawkProgOnBindDeniedKretprobe      = "on_bind_denied_kretprobe"
+	GoshawkProgOnBindExit                 = "on_bind_exit"
+	GoshawkProgOnBindFexit                = "on_bind_fexit"
+	GoshawkProgOnBindKprobe               = "on_bind_kprobe"
+	GoshawkProgOnBindKretprobe            = "on_bind_kretprobe"
+	GoshawkProgOnBindPairEnter            = "on_bind_pair_enter"
+	GoshawkProgOnBindPairExit             = "on_bind_pair_exit"
+	GoshawkProgOnBpfExit                  = "on_bpf_exit"
+	GoshawkProgOnBpfFexit                 = "on_bpf_fexit"
+	GoshawkProgOnBpfKprobe                = "on_bpf_kprobe"
+	GoshawkProgOnBpfKretprobe             = "on_bpf_kretprobe"
+	GoshawkProgOnBpfPairEnter             = "on_bpf_pair_enter"
+	GoshawkProgOnBpfPairExit              = "on_bpf_pair_exit"
+	GoshawkProgOnCapsetPairEnter          = "on_capset_pair_enter"
+	GoshawkProgOnCapsetPairExit           = "on_capset_pair_exit"
+	GoshawkProgOnCgroupMkdirRawTp         = "on_cgroup_mkdir_raw_tp"
+	GoshawkProgOnCgroupMkdirTpBtf         = "on_cgroup_mkdir_tp_btf"
+	GoshawkProgOnCgroupMkdirTracepoint    = "on_cgroup_mkdir_tracepoint"
+	GoshawkProgOnCgroupRenameRawTp        = "on_cgroup_rename_raw_tp"
+	GoshawkProgOnCgroupRenameTpBtf        = "on_cgroup_rename_tp_btf"
+	GoshawkProgOnCgroupRenameTracepoint   = "on_cgroup_rename_tracepoint"
+	GoshawkProgOnCgroupRmdirRawTp         = "on_cgroup_rmdir_raw_tp"
+	GoshawkProgOnCgroupRmdirTpBtf         = "on_cgroup_rmdir_tp_btf"
+	GoshawkProgOnCgroupRmdirTracepoint    = "on_cgroup_rmdir_tracepoint"
+	GoshawkProgOnChrootExit               = "on_chroot_exit"
+	GoshawkProgOnChrootFexit              = "on_chroot_fexit"
+	GoshawkProgOnChrootKprobe             = "on_chroot_kprobe"
+	GoshawkProgOnChrootKretprobe          = "on_chroot_kretprobe"
+	GoshawkProgOnChrootPairEnter          = "on_chroot_pair_enter"
+	GoshawkProgOnChrootPairExit           = "on_chroot_pair_exit"
+	GoshawkProgOnCommitFentry             = "on_commit_fentry"
+	GoshawkProgOnCommitKprobe             = "on_commit_kprobe"
+	GoshawkProgOnConnect4                 = "on_connect4"
+	GoshawkProgOnConnect6                 = "on_connect6"
+	GoshawkProgOnConnectDeniedFexit       = "on_connect_denied_fexit"
+	GoshawkProgOnConnectDeniedKprobe      = "on_connect_denied_kprobe"
+	GoshawkProgOnConnectDeniedKretprobe   = "on_connect_denied_kretprobe"
+	GoshawkProgOnConnectExit              = "on_connect_exit"
+	GoshawkProgOnConnectFexit             = "on_connect_fexit"
+	GoshawkProgOnConnectKprobe            = "on_connect_kprobe"
+	GoshawkProgOnConnectKretprobe         = "on_connect_kretprobe"
+	GoshawkProgOnConnectPairEnter         = "on_connect_pair_enter"
+	GoshawkProgOnConnectPairExit          = "on_connect_pair_exit"
+	GoshawkProgOnConnectSentFexit         = "on_connect_sent_fexit"
+	GoshawkProgOnConnectSentKprobe        = "on_connect_sent_kprobe"
+	GoshawkProgOnConnectSentKretprobe     = "on_connect_sent_kretprobe"
+	GoshawkProgOnDnsEgress                = "on_dns_egress"
+	GoshawkProgOnDnsIngress               = "on_dns_ingress"
+	GoshawkProgOnExecRawTp                = "on_exec_raw_tp"
+	GoshawkProgOnExecTpBtf                = "on_exec_tp_btf"
+	GoshawkProgOnExecTracepoint           = "on_exec_tracepoint"
+	GoshawkProgOnExitRawTp                = "on_exit_raw_tp"
+	GoshawkProgOnExitTpBtf                = "on_exit_tp_btf"
+	GoshawkProgOnExitTracepoint           = "on_exit_tracepoint"
+	GoshawkProgOnForkRawTp                = "on_fork_raw_tp"
+	GoshawkProgOnForkTpBtf                = "on_fork_tp_btf"
+	GoshawkProgOnForkTracepoint           = "on_fork_tracepoint"
+	GoshawkProgOnListenDeniedFexit        = "on_listen_denied_fexit"
+	GoshawkProgOnListenDeniedKprobe       = "on_listen_denied_kprobe"
+	GoshawkProgOnListenDeniedKretprobe    = "on_listen_denied_kretprobe"
+	GoshawkProgOnListenExit               = "on_listen_exit"
+	GoshawkProgOnListenFexit              = "on_listen_fexit"
+	GoshawkProgOnListenKprobe             = "on_listen_kprobe"
+	GoshawkProgOnListenKretprobe          = "on_listen_kretprobe"
+	GoshawkProgOnListenPairEnter          = "on_listen_pair_enter"
+	GoshawkProgOnListenPairExit           = "on_listen_pair_exit"
+	GoshawkProgOnMemfdCreateExit          = "on_memfd_create_exit"
+	GoshawkProgOnMemfdCreateFexit         = "on_memfd_create_fexit"
+	GoshawkProgOnMemfdCreateKprobe        = "on_memfd_create_kprobe"
+	GoshawkProgOnMemfdCreateKretprobe     = "on_memfd_create_kretprobe"
+	GoshawkProgOnMemfdCreatePairEnter     = "on_memfd_create_pair_enter"
+	GoshawkProgOnMemfdCreatePairExit      = "on_memfd_create_pair_exit"
+	GoshawkProgOnMmapExit                 = "on_mmap_exit"
+	GoshawkProgOnMmapFexit                = "on_mmap_fexit"
+	GoshawkProgOnMmapKprobe               = "on_mmap_kprobe"
+	GoshawkProgOnMmapKretprobe            = "on_mmap_kretprobe"
+	GoshawkProgOnMmapPairEnter            = "on_mmap_pair_enter"
+	GoshawkProgOnMmapPairExit             = "on_mmap_pair_exit"
+	GoshawkProgOnModuleFreeRawTp          = "on_module_free_raw_tp"
+	GoshawkProgOnModuleFreeTpBtf          = "on_module_free_tp_btf"
+	GoshawkProgOnModuleFreeTracepoint     = "on_module_free_tracepoint"
+	GoshawkProgOnModuleLoadRawTp          = "on_module_load_raw_tp"
+	GoshawkProgOnModuleLoadTpBtf          = "on_module_load_tp_btf"
+	GoshawkProgOnModuleLoadTracepoint     = "on_module_load_tracepoint"
+	GoshawkProgOnMountExit                = "on_mount_exit"
+	GoshawkProgOnMountFexit               = "on_mount_fexit"
+	GoshawkProgOnMountKprobe              = "on_mount_kprobe"
+	GoshawkProgOnMountKretprobe           = "on_mount_kretprobe"
+	GoshawkProgOnMountPairEnter           = "on_mount_pair_enter"
+	GoshawkProgOnMountPairExit            = "on_mount_pair_exit"
+	GoshawkProgOnMountSetattrExit         = "on_mount_setattr_exit"
+	GoshawkProgOnMountSetattrFexit        = "on_mount_setattr_fexit"
+	GoshawkProgOnMountSetattrKprobe       = "on_mount_setattr_kprobe"
+	GoshawkProgOnMountSetattrKretprobe    = "on_mount_setattr_kretprobe"
+	GoshawkProgOnMountSetattrPairEnter    = "on_mount_setattr_pair_enter"
+	GoshawkProgOnMountSetattrPairExit     = "on_mount_setattr_pair_exit"
+	GoshawkProgOnMoveMountExit            = "on_move_mount_exit"
+	GoshawkProgOnMoveMountFexit           = "on_move_mount_fexit"
+	GoshawkProgOnMoveMountKprobe          = "on_move_mount_kprobe"
+	GoshawkProgOnMoveMountKretprobe       = "on_move_mount_kretprobe"
+	GoshawkProgOnMoveMountPairEnter       = "on_move_mount_pair_enter"
+	GoshawkProgOnMoveMountPairExit        = "on_move_mount_pair_exit"
+	GoshawkProgOnMprotectExit             = "on_mprotect_exit"
+	GoshawkProgOnMprotectFexit            = "on_mprotect_fexit"
+	GoshawkProgOnMprotectKprobe           = "on_mprotect_kprobe"
+	GoshawkProgOnMprotectKretprobe        = "on_mprotect_kretprobe"
+	GoshawkProgOnMprotectPairEnter        = "on_mprotect_pair_enter"
+	GoshawkProgOnMprotectPairExit         = "on_mprotect_pair_exit"
+	GoshawkProgOnPivotRootExit            = "on_pivot_root_exit"
+	GoshawkProgOnPivotRootFexit           = "on_pivot_root_fexit"
+	GoshawkProgOnPivotRootKprobe          = "on_pivot_root_kprobe"
+	GoshawkProgOnPivotRootKretprobe       = "on_pivot_root_kretprobe"
+	GoshawkProgOnPivotRootPairEnter       = "on_pivot_root_pair_enter"
+	GoshawkProgOnPivotRootPairExit        = "on_pivot_root_pair_exit"
+	GoshawkProgOnProcessVmReadvExit       = "on_process_vm_readv_exit"
+	GoshawkProgOnProcessVmReadvFexit      = "on_process_vm_readv_fexit"
+	GoshawkProgOnProcessVmReadvKprobe     = "on_process_vm_readv_kprobe"
+	GoshawkProgOnProcessVmReadvKretprobe  = "on_process_vm_readv_kretprobe"
+	GoshawkProgOnProcessVmReadvPairEnter  = "on_process_vm_readv_pair_enter"
+	GoshawkProgOnProcessVmReadvPairExit   = "on_process_vm_readv_pair_exit"
+	GoshawkProgOnProcessVmWritevExit      = "on_process_vm_writev_exit"
+	GoshawkProgOnProcessVmWritevFexit     = "on_process_vm_writev_fexit"
+	GoshawkProgOnProcessVmWritevKprobe    = "on_process_vm_writev_kprobe"
+	GoshawkProgOnProcessVmWritevKretprobe = "on_process_vm_writev_kretprobe"
+	GoshawkProgOnProcessVmWritevPairEnter = "on_process_vm_writev_pair_enter"
+	GoshawkProgOnProcessVmWritevPairExit  = "on_process_vm_writev_pair_exit"
+	GoshawkProgOnPtraceExit               = "on_ptrace_exit"
+	GoshawkProgOnPtraceFexit              = "on_ptrace_fexit"
+	GoshawkProgOnPtraceKprobe             = "on_ptrace_kprobe"
+	GoshawkProgOnPtraceKretprobe          = "on_ptrace_kretprobe"
+	GoshawkProgOnPtracePairEnter          = "on_ptrace_pair_enter"
+	GoshawkProgOnPtracePairExit           = "on_ptrace_pair_exit"
+	GoshawkProgOnSeed                     = "on_seed"
+	GoshawkProgOnSendmsg4                 = "on_sendmsg4"
+	GoshawkProgOnSendmsg6                 = "on_sendmsg6"
+	GoshawkProgOnSetfsgidPairEnter        = "on_setfsgid_pair_enter"
+	GoshawkProgOnSetfsgidPairExit         = "on_setfsgid_pair_exit"
+	GoshawkProgOnSetfsuidPairEnter        = "on_setfsuid_pair_enter"
+	GoshawkProgOnSetfsuidPairExit         = "on_setfsuid_pair_exit"
+	GoshawkProgOnSetgidPairEnter          = "on_setgid_pair_enter"
+	GoshawkProgOnSetgidPairExit           = "on_setgid_pair_exit"
+	GoshawkProgOnSetgroupsPairEnter       = "on_setgroups_pair_enter"
+	GoshawkProgOnSetgroupsPairExit        = "on_setgroups_pair_exit"
+	GoshawkProgOnSetnsExit                = "on_setns_exit"
+	GoshawkProgOnSetnsFexit               = "on_setns_fexit"
+	GoshawkProgOnSetnsKprobe              = "on_setns_kprobe"
+	GoshawkProgOnSetnsKretprobe           = "on_setns_kretprobe"
+	GoshawkProgOnSetnsPairEnter           = "on_setns_pair_enter"
+	GoshawkProgOnSetnsPairExit            = "on_setns_pair_exit"
+	GoshawkProgOnSetregidPairEnter        = "on_setregid_pair_enter"
+	GoshawkProgOnSetregidPairExit         = "on_setregid_pair_exit"
+	GoshawkProgOnSetresgidPairEnter       = "on_setresgid_pair_enter"
+	GoshawkProgOnSetresgidPairExit        = "on_setresgid_pair_exit"
+	GoshawkProgOnSetresuidPairEnter       = "on_setresuid_pair_enter"
+	GoshawkProgOnSetresuidPairExit        = "on_setresuid_pair_exit"
+	GoshawkProgOnSetreuidPairEnter        = "on_setreuid_pair_enter"
+	GoshawkProgOnSetreuidPairExit         = "on_setreuid_pair_exit"
+	GoshawkProgOnSetuidPairEnter          = "on_setuid_pair_enter"
+	GoshawkProgOnSetuidPairExit           = "on_setuid_pair_exit"
+	GoshawkProgOnSignalRawTp              = "on_signal_raw_tp"
+	GoshawkProgOnSignalTpBtf              = "on_signal_tp_btf"
+	GoshawkProgOnSignalTracepoint         = "on_signal_tracepoint"
+	GoshawkProgOnStateRawTp               = "on_state_raw_tp"
+	GoshawkProgOnStateRawTpSecond         = "on_state_raw_tp_second"
+	GoshawkProgOnStateTpBtf               = "on_state_tp_btf"
+	GoshawkProgOnStateTpBtfSecond         = "on_state_tp_btf_second"
+	GoshawkProgOnStateTracepoint          = "on_state_tracepoint"
+	GoshawkProgOnUmountExit               = "on_umount_exit"
+	GoshawkProgOnUmountFexit              = "on_umount_fexit"
+	GoshawkProgOnUmountKprobe             = "on_umount_kprobe"
+	GoshawkProgOnUmountKretprobe          = "on_umount_kretprobe"
+	GoshawkProgOnUmountPairEnter          = "on_umount_pair_enter"
+	GoshawkProgOnUmountPairExit           = "on_umount_pair_exit"
+	GoshawkProgOnUnshareExit              = "on_unshare_exit"
+	GoshawkProgOnUnshareFexit             = "on_unshare_fexit"
+	GoshawkProgOnUnshareKprobe            = "on_unshare_kprobe"
+	GoshawkProgOnUnshareKretprobe         = "on_unshare_kretprobe"
+	GoshawkProgOnUnsharePairEnter         = "on_unshare_pair_enter"
+	GoshawkProgOnUnsharePairExit          = "on_unshare_pair_exit"
+	GoshawkProgOnUringAcceptRawTp         = "on_uring_accept_raw_tp"
+	GoshawkProgOnUringAcceptTpBtf         = "on_uring_accept_tp_btf"
+	GoshawkProgOnUringBindRawTp           = "on_uring_bind_raw_tp"
+	GoshawkProgOnUringBindTpBtf           = "on_uring_bind_tp_btf"
+	GoshawkProgOnUringConnectRawTp        = "on_uring_connect_raw_tp"
+	GoshawkProgOnUringConnectTpBtf        = "on_uring_connect_tp_btf"
+	GoshawkVarByCall                      = "by_call"
+	GoshawkVarCgroupPathTold              = "cgroup_path_told"
+	GoshawkVarDnsPort                     = "dns_port"
+	GoshawkVarIteratorSlot                = "iterator_slot"
+	GoshawkVarKeepAct                     = "keep_act"
+	GoshawkVarKeepActCall                 = "keep_act_call"
+	GoshawkVarKeepCgroup                  = "keep_cgroup"
+	GoshawkVarKeepCgroupOp                = "keep_cgroup_op"
+	GoshawkVarKeepCredential              = "keep_credential"
+	GoshawkVarKeepDns                     = "keep_dns"
+	GoshawkVarKeepExec                    = "keep_exec"
+	GoshawkVarKeepExit                    = "keep_exit"
+	GoshawkVarKeepFlag                    = "keep_flag"
+	GoshawkVarKeepFork                    = "keep_fork"
+	GoshawkVarKeepKind                    = "keep_kind"
+	GoshawkVarKeepSignal                  = "keep_signal"
+	GoshawkVarKeepSocket                  = "keep_socket"
+	GoshawkVarKinds                       = "kinds"
+	GoshawkVarNoStateHook                 = "no_state_hook"
+	GoshawkVarOvlInode                    = "ovl_inode"
+	GoshawkVarOvlMetacopy                 = "ovl_metacopy"
+	GoshawkVarPreemptible                 = "preemptible"
+	GoshawkVarTaskRegs                    = "task_regs"
+	GoshawkVarUringHook                   = "uring_hook"
+	GoshawkVarV1Controller                = "v1_controller"
+	GoshawkVarV1Hierarchy                 = "v1_hierarchy"
+	GoshawkVarWithEnv                     = "with_env"
 )
 
 // LoadGoshawk returns the embedded CollectionSpec for Goshawk.
@@ -350,100 +576,224 @@ type GoshawkSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type GoshawkProgramSpecs struct {
-	OnAccept4Exit            *ebpf.ProgramSpec `ebpf:"on_accept4_exit"`
-	OnAccept4PairEnter       *ebpf.ProgramSpec `ebpf:"on_accept4_pair_enter"`
-	OnAccept4PairExit        *ebpf.ProgramSpec `ebpf:"on_accept4_pair_exit"`
-	OnAcceptDeniedFexit      *ebpf.ProgramSpec `ebpf:"on_accept_denied_fexit"`
-	OnAcceptDeniedKprobe     *ebpf.ProgramSpec `ebpf:"on_accept_denied_kprobe"`
-	OnAcceptDeniedKretprobe  *ebpf.ProgramSpec `ebpf:"on_accept_denied_kretprobe"`
-	OnAcceptExit             *ebpf.ProgramSpec `ebpf:"on_accept_exit"`
-	OnAcceptFentry           *ebpf.ProgramSpec `ebpf:"on_accept_fentry"`
-	OnAcceptKprobe           *ebpf.ProgramSpec `ebpf:"on_accept_kprobe"`
-	OnAcceptPairEnter        *ebpf.ProgramSpec `ebpf:"on_accept_pair_enter"`
-	OnAcceptPairExit         *ebpf.ProgramSpec `ebpf:"on_accept_pair_exit"`
-	OnBind4                  *ebpf.ProgramSpec `ebpf:"on_bind4"`
-	OnBind6                  *ebpf.ProgramSpec `ebpf:"on_bind6"`
-	OnBindDeniedFexit        *ebpf.ProgramSpec `ebpf:"on_bind_denied_fexit"`
-	OnBindDeniedKprobe       *ebpf.ProgramSpec `ebpf:"on_bind_denied_kprobe"`
-	OnBindDeniedKretprobe    *ebpf.ProgramSpec `ebpf:"on_bind_denied_kretprobe"`
-	OnBindExit               *ebpf.ProgramSpec `ebpf:"on_bind_exit"`
-	OnBindFexit              *ebpf.ProgramSpec `ebpf:"on_bind_fexit"`
-	OnBindKprobe             *ebpf.ProgramSpec `ebpf:"on_bind_kprobe"`
-	OnBindKretprobe          *ebpf.ProgramSpec `ebpf:"on_bind_kretprobe"`
-	OnBindPairEnter          *ebpf.ProgramSpec `ebpf:"on_bind_pair_enter"`
-	OnBindPairExit           *ebpf.ProgramSpec `ebpf:"on_bind_pair_exit"`
-	OnCgroupMkdirRawTp       *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_raw_tp"`
-	OnCgroupMkdirTpBtf       *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_tp_btf"`
-	OnCgroupMkdirTracepoint  *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_tracepoint"`
-	OnCgroupRenameRawTp      *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_raw_tp"`
-	OnCgroupRenameTpBtf      *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_tp_btf"`
-	OnCgroupRenameTracepoint *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_tracepoint"`
-	OnCgroupRmdirRawTp       *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_raw_tp"`
-	OnCgroupRmdirTpBtf       *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_tp_btf"`
-	OnCgroupRmdirTracepoint  *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_tracepoint"`
-	OnConnect4               *ebpf.ProgramSpec `ebpf:"on_connect4"`
-	OnConnect6               *ebpf.ProgramSpec `ebpf:"on_connect6"`
-	OnConnectDeniedFexit     *ebpf.ProgramSpec `ebpf:"on_connect_denied_fexit"`
-	OnConnectDeniedKprobe    *ebpf.ProgramSpec `ebpf:"on_connect_denied_kprobe"`
-	OnConnectDeniedKretprobe *ebpf.ProgramSpec `ebpf:"on_connect_denied_kretprobe"`
-	OnConnectExit            *ebpf.ProgramSpec `ebpf:"on_connect_exit"`
-	OnConnectFexit           *ebpf.ProgramSpec `ebpf:"on_connect_fexit"`
-	OnConnectKprobe          *ebpf.ProgramSpec `ebpf:"on_connect_kprobe"`
-	OnConnectKretprobe       *ebpf.ProgramSpec `ebpf:"on_connect_kretprobe"`
-	OnConnectPairEnter       *ebpf.ProgramSpec `ebpf:"on_connect_pair_enter"`
-	OnConnectPairExit        *ebpf.ProgramSpec `ebpf:"on_connect_pair_exit"`
-	OnConnectSentFexit       *ebpf.ProgramSpec `ebpf:"on_connect_sent_fexit"`
-	OnConnectSentKprobe      *ebpf.ProgramSpec `ebpf:"on_connect_sent_kprobe"`
-	OnConnectSentKretprobe   *ebpf.ProgramSpec `ebpf:"on_connect_sent_kretprobe"`
-	OnDnsEgress              *ebpf.ProgramSpec `ebpf:"on_dns_egress"`
-	OnDnsIngress             *ebpf.ProgramSpec `ebpf:"on_dns_ingress"`
-	OnExecRawTp              *ebpf.ProgramSpec `ebpf:"on_exec_raw_tp"`
-	OnExecTpBtf              *ebpf.ProgramSpec `ebpf:"on_exec_tp_btf"`
-	OnExecTracepoint         *ebpf.ProgramSpec `ebpf:"on_exec_tracepoint"`
-	OnExitRawTp              *ebpf.ProgramSpec `ebpf:"on_exit_raw_tp"`
-	OnExitTpBtf              *ebpf.ProgramSpec `ebpf:"on_exit_tp_btf"`
-	OnExitTracepoint         *ebpf.ProgramSpec `ebpf:"on_exit_tracepoint"`
-	OnForkRawTp              *ebpf.ProgramSpec `ebpf:"on_fork_raw_tp"`
-	OnForkTpBtf              *ebpf.ProgramSpec `ebpf:"on_fork_tp_btf"`
-	OnForkTracepoint         *ebpf.ProgramSpec `ebpf:"on_fork_tracepoint"`
-	OnListenDeniedFexit      *ebpf.ProgramSpec `ebpf:"on_listen_denied_fexit"`
-	OnListenDeniedKprobe     *ebpf.ProgramSpec `ebpf:"on_listen_denied_kprobe"`
-	OnListenDeniedKretprobe  *ebpf.ProgramSpec `ebpf:"on_listen_denied_kretprobe"`
-	OnListenExit             *ebpf.ProgramSpec `ebpf:"on_listen_exit"`
-	OnListenFexit            *ebpf.ProgramSpec `ebpf:"on_listen_fexit"`
-	OnListenKprobe           *ebpf.ProgramSpec `ebpf:"on_listen_kprobe"`
-	OnListenKretprobe        *ebpf.ProgramSpec `ebpf:"on_listen_kretprobe"`
-	OnListenPairEnter        *ebpf.ProgramSpec `ebpf:"on_listen_pair_enter"`
-	OnListenPairExit         *ebpf.ProgramSpec `ebpf:"on_listen_pair_exit"`
-	OnSeed                   *ebpf.ProgramSpec `ebpf:"on_seed"`
-	OnSendmsg4               *ebpf.ProgramSpec `ebpf:"on_sendmsg4"`
-	OnSendmsg6               *ebpf.ProgramSpec `ebpf:"on_sendmsg6"`
-	OnStateRawTp             *ebpf.ProgramSpec `ebpf:"on_state_raw_tp"`
-	OnStateRawTpSecond       *ebpf.ProgramSpec `ebpf:"on_state_raw_tp_second"`
-	OnStateTpBtf             *ebpf.ProgramSpec `ebpf:"on_state_tp_btf"`
-	OnStateTpBtfSecond       *ebpf.ProgramSpec `ebpf:"on_state_tp_btf_second"`
-	OnStateTracepoint        *ebpf.ProgramSpec `ebpf:"on_state_tracepoint"`
-	OnUringAcceptRawTp       *ebpf.ProgramSpec `ebpf:"on_uring_accept_raw_tp"`
-	OnUringAcceptTpBtf       *ebpf.ProgramSpec `ebpf:"on_uring_accept_tp_btf"`
-	OnUringBindRawTp         *ebpf.ProgramSpec `ebpf:"on_uring_bind_raw_tp"`
-	OnUringBindTpBtf         *ebpf.ProgramSpec `ebpf:"on_uring_bind_tp_btf"`
-	OnUringConnectRawTp      *ebpf.ProgramSpec `ebpf:"on_uring_connect_raw_tp"`
-	OnUringConnectTpBtf      *ebpf.ProgramSpec `ebpf:"on_uring_connect_tp_btf"`
+	OnAccept4Exit              *ebpf.ProgramSpec `ebpf:"on_accept4_exit"`
+	OnAccept4PairEnter         *ebpf.ProgramSpec `ebpf:"on_accept4_pair_enter"`
+	OnAccept4PairExit          *ebpf.ProgramSpec `ebpf:"on_accept4_pair_exit"`
+	OnAcceptDeniedFexit        *ebpf.ProgramSpec `ebpf:"on_accept_denied_fexit"`
+	OnAcceptDeniedKprobe       *ebpf.ProgramSpec `ebpf:"on_accept_denied_kprobe"`
+	OnAcceptDeniedKretprobe    *ebpf.ProgramSpec `ebpf:"on_accept_denied_kretprobe"`
+	OnAcceptExit               *ebpf.ProgramSpec `ebpf:"on_accept_exit"`
+	OnAcceptFentry             *ebpf.ProgramSpec `ebpf:"on_accept_fentry"`
+	OnAcceptKprobe             *ebpf.ProgramSpec `ebpf:"on_accept_kprobe"`
+	OnAcceptPairEnter          *ebpf.ProgramSpec `ebpf:"on_accept_pair_enter"`
+	OnAcceptPairExit           *ebpf.ProgramSpec `ebpf:"on_accept_pair_exit"`
+	OnBind4                    *ebpf.ProgramSpec `ebpf:"on_bind4"`
+	OnBind6                    *ebpf.ProgramSpec `ebpf:"on_bind6"`
+	OnBindDeniedFexit          *ebpf.ProgramSpec `ebpf:"on_bind_denied_fexit"`
+	OnBindDeniedKprobe         *ebpf.ProgramSpec `ebpf:"on_bind_denied_kprobe"`
+	OnBindDeniedKretprobe      *ebpf.ProgramSpec `ebpf:"on_bind_denied_kretprobe"`
+	OnBindExit                 *ebpf.ProgramSpec `ebpf:"on_bind_exit"`
+	OnBindFexit                *ebpf.ProgramSpec `ebpf:"on_bind_fexit"`
+	OnBindKprobe               *ebpf.ProgramSpec `ebpf:"on_bind_kprobe"`
+	OnBindKretprobe            *ebpf.ProgramSpec `ebpf:"on_bind_kretprobe"`
+	OnBindPairEnter            *ebpf.ProgramSpec `ebpf:"on_bind_pair_enter"`
+	OnBindPairExit             *ebpf.ProgramSpec `ebpf:"on_bind_pair_exit"`
+	OnBpfExit                  *ebpf.ProgramSpec `ebpf:"on_bpf_exit"`
+	OnBpfFexit                 *ebpf.ProgramSpec `ebpf:"on_bpf_fexit"`
+	OnBpfKprobe                *ebpf.ProgramSpec `ebpf:"on_bpf_kprobe"`
+	OnBpfKretprobe             *ebpf.ProgramSpec `ebpf:"on_bpf_kretprobe"`
+	OnBpfPairEnter             *ebpf.ProgramSpec `ebpf:"on_bpf_pair_enter"`
+	OnBpfPairExit              *ebpf.ProgramSpec `ebpf:"on_bpf_pair_exit"`
+	OnCapsetPairEnter          *ebpf.ProgramSpec `ebpf:"on_capset_pair_enter"`
+	OnCapsetPairExit           *ebpf.ProgramSpec `ebpf:"on_capset_pair_exit"`
+	OnCgroupMkdirRawTp         *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_raw_tp"`
+	OnCgroupMkdirTpBtf         *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_tp_btf"`
+	OnCgroupMkdirTracepoint    *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_tracepoint"`
+	OnCgroupRenameRawTp        *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_raw_tp"`
+	OnCgroupRenameTpBtf        *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_tp_btf"`
+	OnCgroupRenameTracepoint   *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_tracepoint"`
+	OnCgroupRmdirRawTp         *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_raw_tp"`
+	OnCgroupRmdirTpBtf         *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_tp_btf"`
+	OnCgroupRmdirTracepoint    *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_tracepoint"`
+	OnChrootExit               *ebpf.ProgramSpec `ebpf:"on_chroot_exit"`
+	OnChrootFexit              *ebpf.ProgramSpec `ebpf:"on_chroot_fexit"`
+	OnChrootKprobe             *ebpf.ProgramSpec `ebpf:"on_chroot_kprobe"`
+	OnChrootKretprobe          *ebpf.ProgramSpec `ebpf:"on_chroot_kretprobe"`
+	OnChrootPairEnter          *ebpf.ProgramSpec `ebpf:"on_chroot_pair_enter"`
+	OnChrootPairExit           *ebpf.ProgramSpec `ebpf:"on_chroot_pair_exit"`
+	OnCommitFentry             *ebpf.ProgramSpec `ebpf:"on_commit_fentry"`
+	OnCommitKprobe             *ebpf.ProgramSpec `ebpf:"on_commit_kprobe"`
+	OnConnect4                 *ebpf.ProgramSpec `ebpf:"on_connect4"`
+	OnConnect6                 *ebpf.ProgramSpec `ebpf:"on_connect6"`
+	OnConnectDeniedFexit       *ebpf.ProgramSpec `ebpf:"on_connect_denied_fexit"`
+	OnConnectDeniedKprobe      *ebpf.ProgramSpec `ebpf:"on_connect_denied_kprobe"`
+	OnConnectDeniedKretprobe   *ebpf.ProgramSpec `ebpf:"on_connect_denied_kretprobe"`
+	OnConnectExit              *ebpf.ProgramSpec `ebpf:"on_connect_exit"`
+	OnConnectFexit             *ebpf.ProgramSpec `ebpf:"on_connect_fexit"`
+	OnConnectKprobe            *ebpf.ProgramSpec `ebpf:"on_connect_kprobe"`
+	OnConnectKretprobe         *ebpf.ProgramSpec `ebpf:"on_connect_kretprobe"`
+	OnConnectPairEnter         *ebpf.ProgramSpec `ebpf:"on_connect_pair_enter"`
+	OnConnectPairExit          *ebpf.ProgramSpec `ebpf:"on_connect_pair_exit"`
+	OnConnectSentFexit         *ebpf.ProgramSpec `ebpf:"on_connect_sent_fexit"`
+	OnConnectSentKprobe        *ebpf.ProgramSpec `ebpf:"on_connect_sent_kprobe"`
+	OnConnectSentKretprobe     *ebpf.ProgramSpec `ebpf:"on_connect_sent_kretprobe"`
+	OnDnsEgress                *ebpf.ProgramSpec `ebpf:"on_dns_egress"`
+	OnDnsIngress               *ebpf.ProgramSpec `ebpf:"on_dns_ingress"`
+	OnExecRawTp                *ebpf.ProgramSpec `ebpf:"on_exec_raw_tp"`
+	OnExecTpBtf                *ebpf.ProgramSpec `ebpf:"on_exec_tp_btf"`
+	OnExecTracepoint           *ebpf.ProgramSpec `ebpf:"on_exec_tracepoint"`
+	OnExitRawTp                *ebpf.ProgramSpec `ebpf:"on_exit_raw_tp"`
+	OnExitTpBtf                *ebpf.ProgramSpec `ebpf:"on_exit_tp_btf"`
+	OnExitTracepoint           *ebpf.ProgramSpec `ebpf:"on_exit_tracepoint"`
+	OnForkRawTp                *ebpf.ProgramSpec `ebpf:"on_fork_raw_tp"`
+	OnForkTpBtf                *ebpf.ProgramSpec `ebpf:"on_fork_tp_btf"`
+	OnForkTracepoint           *ebpf.ProgramSpec `ebpf:"on_fork_tracepoint"`
+	OnListenDeniedFexit        *ebpf.ProgramSpec `ebpf:"on_listen_denied_fexit"`
+	OnListenDeniedKprobe       *ebpf.ProgramSpec `ebpf:"on_listen_denied_kprobe"`
+	OnListenDeniedKretprobe    *ebpf.ProgramSpec `ebpf:"on_listen_denied_kretprobe"`
+	OnListenExit               *ebpf.ProgramSpec `ebpf:"on_listen_exit"`
+	OnListenFexit              *ebpf.ProgramSpec `ebpf:"on_listen_fexit"`
+	OnListenKprobe             *ebpf.ProgramSpec `ebpf:"on_listen_kprobe"`
+	OnListenKretprobe          *ebpf.ProgramSpec `ebpf:"on_listen_kretprobe"`
+	OnListenPairEnter          *ebpf.ProgramSpec `ebpf:"on_listen_pair_enter"`
+	OnListenPairExit           *ebpf.ProgramSpec `ebpf:"on_listen_pair_exit"`
+	OnMemfdCreateExit          *ebpf.ProgramSpec `ebpf:"on_memfd_create_exit"`
+	OnMemfdCreateFexit         *ebpf.ProgramSpec `ebpf:"on_memfd_create_fexit"`
+	OnMemfdCreateKprobe        *ebpf.ProgramSpec `ebpf:"on_memfd_create_kprobe"`
+	OnMemfdCreateKretprobe     *ebpf.ProgramSpec `ebpf:"on_memfd_create_kretprobe"`
+	OnMemfdCreatePairEnter     *ebpf.ProgramSpec `ebpf:"on_memfd_create_pair_enter"`
+	OnMemfdCreatePairExit      *ebpf.ProgramSpec `ebpf:"on_memfd_create_pair_exit"`
+	OnMmapExit                 *ebpf.ProgramSpec `ebpf:"on_mmap_exit"`
+	OnMmapFexit                *ebpf.ProgramSpec `ebpf:"on_mmap_fexit"`
+	OnMmapKprobe               *ebpf.ProgramSpec `ebpf:"on_mmap_kprobe"`
+	OnMmapKretprobe            *ebpf.ProgramSpec `ebpf:"on_mmap_kretprobe"`
+	OnMmapPairEnter            *ebpf.ProgramSpec `ebpf:"on_mmap_pair_enter"`
+	OnMmapPairExit             *ebpf.ProgramSpec `ebpf:"on_mmap_pair_exit"`
+	OnModuleFreeRawTp          *ebpf.ProgramSpec `ebpf:"on_module_free_raw_tp"`
+	OnModuleFreeTpBtf          *ebpf.ProgramSpec `ebpf:"on_module_free_tp_btf"`
+	OnModuleFreeTracepoint     *ebpf.ProgramSpec `ebpf:"on_module_free_tracepoint"`
+	OnModuleLoadRawTp          *ebpf.ProgramSpec `ebpf:"on_module_load_raw_tp"`
+	OnModuleLoadTpBtf          *ebpf.ProgramSpec `ebpf:"on_module_load_tp_btf"`
+	OnModuleLoadTracepoint     *ebpf.ProgramSpec `ebpf:"on_module_load_tracepoint"`
+	OnMountExit                *ebpf.ProgramSpec `ebpf:"on_mount_exit"`
+	OnMountFexit               *ebpf.ProgramSpec `ebpf:"on_mount_fexit"`
+	OnMountKprobe              *ebpf.ProgramSpec `ebpf:"on_mount_kprobe"`
+	OnMountKretprobe           *ebpf.ProgramSpec `ebpf:"on_mount_kretprobe"`
+	OnMountPairEnter           *ebpf.ProgramSpec `ebpf:"on_mount_pair_enter"`
+	OnMountPairExit            *ebpf.ProgramSpec `ebpf:"on_mount_pair_exit"`
+	OnMountSetattrExit         *ebpf.ProgramSpec `ebpf:"on_mount_setattr_exit"`
+	OnMountSetattrFexit        *ebpf.ProgramSpec `ebpf:"on_mount_setattr_fexit"`
+	OnMountSetattrKprobe       *ebpf.ProgramSpec `ebpf:"on_mount_setattr_kprobe"`
+	OnMountSetattrKretprobe    *ebpf.ProgramSpec `ebpf:"on_mount_setattr_kretprobe"`
+	OnMountSetattrPairEnter    *ebpf.ProgramSpec `ebpf:"on_mount_setattr_pair_enter"`
+	OnMountSetattrPairExit     *ebpf.ProgramSpec `ebpf:"on_mount_setattr_pair_exit"`
+	OnMoveMountExit            *ebpf.ProgramSpec `ebpf:"on_move_mount_exit"`
+	OnMoveMountFexit           *ebpf.ProgramSpec `ebpf:"on_move_mount_fexit"`
+	OnMoveMountKprobe          *ebpf.ProgramSpec `ebpf:"on_move_mount_kprobe"`
+	OnMoveMountKretprobe       *ebpf.ProgramSpec `ebpf:"on_move_mount_kretprobe"`
+	OnMoveMountPairEnter       *ebpf.ProgramSpec `ebpf:"on_move_mount_pair_enter"`
+	OnMoveMountPairExit        *ebpf.ProgramSpec `ebpf:"on_move_mount_pair_exit"`
+	OnMprotectExit             *ebpf.ProgramSpec `ebpf:"on_mprotect_exit"`
+	OnMprotectFexit            *ebpf.ProgramSpec `ebpf:"on_mprotect_fexit"`
+	OnMprotectKprobe           *ebpf.ProgramSpec `ebpf:"on_mprotect_kprobe"`
+	OnMprotectKretprobe        *ebpf.ProgramSpec `ebpf:"on_mprotect_kretprobe"`
+	OnMprotectPairEnter        *ebpf.ProgramSpec `ebpf:"on_mprotect_pair_enter"`
+	OnMprotectPairExit         *ebpf.ProgramSpec `ebpf:"on_mprotect_pair_exit"`
+	OnPivotRootExit            *ebpf.ProgramSpec `ebpf:"on_pivot_root_exit"`
+	OnPivotRootFexit           *ebpf.ProgramSpec `ebpf:"on_pivot_root_fexit"`
+	OnPivotRootKprobe          *ebpf.ProgramSpec `ebpf:"on_pivot_root_kprobe"`
+	OnPivotRootKretprobe       *ebpf.ProgramSpec `ebpf:"on_pivot_root_kretprobe"`
+	OnPivotRootPairEnter       *ebpf.ProgramSpec `ebpf:"on_pivot_root_pair_enter"`
+	OnPivotRootPairExit        *ebpf.ProgramSpec `ebpf:"on_pivot_root_pair_exit"`
+	OnProcessVmReadvExit       *ebpf.ProgramSpec `ebpf:"on_process_vm_readv_exit"`
+	OnProcessVmReadvFexit      *ebpf.ProgramSpec `ebpf:"on_process_vm_readv_fexit"`
+	OnProcessVmReadvKprobe     *ebpf.ProgramSpec `ebpf:"on_process_vm_readv_kprobe"`
+	OnProcessVmReadvKretprobe  *ebpf.ProgramSpec `ebpf:"on_process_vm_readv_kretprobe"`
+	OnProcessVmReadvPairEnter  *ebpf.ProgramSpec `ebpf:"on_process_vm_readv_pair_enter"`
+	OnProcessVmReadvPairExit   *ebpf.ProgramSpec `ebpf:"on_process_vm_readv_pair_exit"`
+	OnProcessVmWritevExit      *ebpf.ProgramSpec `ebpf:"on_process_vm_writev_exit"`
+	OnProcessVmWritevFexit     *ebpf.ProgramSpec `ebpf:"on_process_vm_writev_fexit"`
+	OnProcessVmWritevKprobe    *ebpf.ProgramSpec `ebpf:"on_process_vm_writev_kprobe"`
+	OnProcessVmWritevKretprobe *ebpf.ProgramSpec `ebpf:"on_process_vm_writev_kretprobe"`
+	OnProcessVmWritevPairEnter *ebpf.ProgramSpec `ebpf:"on_process_vm_writev_pair_enter"`
+	OnProcessVmWritevPairExit  *ebpf.ProgramSpec `ebpf:"on_process_vm_writev_pair_exit"`
+	OnPtraceExit               *ebpf.ProgramSpec `ebpf:"on_ptrace_exit"`
+	OnPtraceFexit              *ebpf.ProgramSpec `ebpf:"on_ptrace_fexit"`
+	OnPtraceKprobe             *ebpf.ProgramSpec `ebpf:"on_ptrace_kprobe"`
+	OnPtraceKretprobe          *ebpf.ProgramSpec `ebpf:"on_ptrace_kretprobe"`
+	OnPtracePairEnter          *ebpf.ProgramSpec `ebpf:"on_ptrace_pair_enter"`
+	OnPtracePairExit           *ebpf.ProgramSpec `ebpf:"on_ptrace_pair_exit"`
+	OnSeed                     *ebpf.ProgramSpec `ebpf:"on_seed"`
+	OnSendmsg4                 *ebpf.ProgramSpec `ebpf:"on_sendmsg4"`
+	OnSendmsg6                 *ebpf.ProgramSpec `ebpf:"on_sendmsg6"`
+	OnSetfsgidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setfsgid_pair_enter"`
+	OnSetfsgidPairExit         *ebpf.ProgramSpec `ebpf:"on_setfsgid_pair_exit"`
+	OnSetfsuidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setfsuid_pair_enter"`
+	OnSetfsuidPairExit         *ebpf.ProgramSpec `ebpf:"on_setfsuid_pair_exit"`
+	OnSetgidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setgid_pair_enter"`
+	OnSetgidPairExit           *ebpf.ProgramSpec `ebpf:"on_setgid_pair_exit"`
+	OnSetgroupsPairEnter       *ebpf.ProgramSpec `ebpf:"on_setgroups_pair_enter"`
+	OnSetgroupsPairExit        *ebpf.ProgramSpec `ebpf:"on_setgroups_pair_exit"`
+	OnSetnsExit                *ebpf.ProgramSpec `ebpf:"on_setns_exit"`
+	OnSetnsFexit               *ebpf.ProgramSpec `ebpf:"on_setns_fexit"`
+	OnSetnsKprobe              *ebpf.ProgramSpec `ebpf:"on_setns_kprobe"`
+	OnSetnsKretprobe           *ebpf.ProgramSpec `ebpf:"on_setns_kretprobe"`
+	OnSetnsPairEnter           *ebpf.ProgramSpec `ebpf:"on_setns_pair_enter"`
+	OnSetnsPairExit            *ebpf.ProgramSpec `ebpf:"on_setns_pair_exit"`
+	OnSetregidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setregid_pair_enter"`
+	OnSetregidPairExit         *ebpf.ProgramSpec `ebpf:"on_setregid_pair_exit"`
+	OnSetresgidPairEnter       *ebpf.ProgramSpec `ebpf:"on_setresgid_pair_enter"`
+	OnSetresgidPairExit        *ebpf.ProgramSpec `ebpf:"on_setresgid_pair_exit"`
+	OnSetresuidPairEnter       *ebpf.ProgramSpec `ebpf:"on_setresuid_pair_enter"`
+	OnSetresuidPairExit        *ebpf.ProgramSpec `ebpf:"on_setresuid_pair_exit"`
+	OnSetreuidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setreuid_pair_enter"`
+	OnSetreuidPairExit         *ebpf.ProgramSpec `ebpf:"on_setreuid_pair_exit"`
+	OnSetuidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setuid_pair_enter"`
+	OnSetuidPairExit           *ebpf.ProgramSpec `ebpf:"on_setuid_pair_exit"`
+	OnSignalRawTp              *ebpf.ProgramSpec `ebpf:"on_signal_raw_tp"`
+	OnSignalTpBtf              *ebpf.ProgramSpec `ebpf:"on_signal_tp_btf"`
+	OnSignalTracepoint         *ebpf.ProgramSpec `ebpf:"on_signal_tracepoint"`
+	OnStateRawTp               *ebpf.ProgramSpec `ebpf:"on_state_raw_tp"`
+	OnStateRawTpSecond         *ebpf.ProgramSpec `ebpf:"on_state_raw_tp_second"`
+	OnStateTpBtf               *ebpf.ProgramSpec `ebpf:"on_state_tp_btf"`
+	OnStateTpBtfSecond         *ebpf.ProgramSpec `ebpf:"on_state_tp_btf_second"`
+	OnStateTracepoint          *ebpf.ProgramSpec `ebpf:"on_state_tracepoint"`
+	OnUmountExit               *ebpf.ProgramSpec `ebpf:"on_umount_exit"`
+	OnUmountFexit              *ebpf.ProgramSpec `ebpf:"on_umount_fexit"`
+	OnUmountKprobe             *ebpf.ProgramSpec `ebpf:"on_umount_kprobe"`
+	OnUmountKretprobe          *ebpf.ProgramSpec `ebpf:"on_umount_kretprobe"`
+	OnUmountPairEnter          *ebpf.ProgramSpec `ebpf:"on_umount_pair_enter"`
+	OnUmountPairExit           *ebpf.ProgramSpec `ebpf:"on_umount_pair_exit"`
+	OnUnshareExit              *ebpf.ProgramSpec `ebpf:"on_unshare_exit"`
+	OnUnshareFexit             *ebpf.ProgramSpec `ebpf:"on_unshare_fexit"`
+	OnUnshareKprobe            *ebpf.ProgramSpec `ebpf:"on_unshare_kprobe"`
+	OnUnshareKretprobe         *ebpf.ProgramSpec `ebpf:"on_unshare_kretprobe"`
+	OnUnsharePairEnter         *ebpf.ProgramSpec `ebpf:"on_unshare_pair_enter"`
+	OnUnsharePairExit          *ebpf.ProgramSpec `ebpf:"on_unshare_pair_exit"`
+	OnUringAcceptRawTp         *ebpf.ProgramSpec `ebpf:"on_uring_accept_raw_tp"`
+	OnUringAcceptTpBtf         *ebpf.ProgramSpec `ebpf:"on_uring_accept_tp_btf"`
+	OnUringBindRawTp           *ebpf.ProgramSpec `ebpf:"on_uring_bind_raw_tp"`
+	OnUringBindTpBtf           *ebpf.ProgramSpec `ebpf:"on_uring_bind_tp_btf"`
+	OnUringConnectRawTp        *ebpf.ProgramSpec `ebpf:"on_uring_connect_raw_tp"`
+	OnUringConnectTpBtf        *ebpf.ProgramSpec `ebpf:"on_uring_connect_tp_btf"`
 }
 
 // GoshawkMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type GoshawkMapSpecs struct {
-	Builds   *ebpf.MapSpec `ebpf:"builds"`
-	Bulk     *ebpf.MapSpec `ebpf:"bulk"`
-	Busy     *ebpf.MapSpec `ebpf:"busy"`
-	Calls    *ebpf.MapSpec `ebpf:"calls"`
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Critical *ebpf.MapSpec `ebpf:"critical"`
-	Owners   *ebpf.MapSpec `ebpf:"owners"`
-	Peers    *ebpf.MapSpec `ebpf:"peers"`
-	Told     *ebpf.MapSpec `ebpf:"told"`
+	Acts            *ebpf.MapSpec `ebpf:"acts"`
+	Builds          *ebpf.MapSpec `ebpf:"builds"`
+	Bulk            *ebpf.MapSpec `ebpf:"bulk"`
+	Busy            *ebpf.MapSpec `ebpf:"busy"`
+	Calls           *ebpf.MapSpec `ebpf:"calls"`
+	Counters        *ebpf.MapSpec `ebpf:"counters"`
+	CredentialCalls *ebpf.MapSpec `ebpf:"credential_calls"`
+	Critical        *ebpf.MapSpec `ebpf:"critical"`
+	Executable      *ebpf.MapSpec `ebpf:"executable"`
+	Owners          *ebpf.MapSpec `ebpf:"owners"`
+	Peers           *ebpf.MapSpec `ebpf:"peers"`
+	Told            *ebpf.MapSpec `ebpf:"told"`
 }
 
 // GoshawkVariableSpecs contains global variables before they are loaded into the kernel.
@@ -454,14 +804,18 @@ type GoshawkVariableSpecs struct {
 	CgroupPathTold *ebpf.VariableSpec `ebpf:"cgroup_path_told"`
 	DnsPort        *ebpf.VariableSpec `ebpf:"dns_port"`
 	IteratorSlot   *ebpf.VariableSpec `ebpf:"iterator_slot"`
+	KeepAct        *ebpf.VariableSpec `ebpf:"keep_act"`
+	KeepActCall    *ebpf.VariableSpec `ebpf:"keep_act_call"`
 	KeepCgroup     *ebpf.VariableSpec `ebpf:"keep_cgroup"`
 	KeepCgroupOp   *ebpf.VariableSpec `ebpf:"keep_cgroup_op"`
+	KeepCredential *ebpf.VariableSpec `ebpf:"keep_credential"`
 	KeepDns        *ebpf.VariableSpec `ebpf:"keep_dns"`
 	KeepExec       *ebpf.VariableSpec `ebpf:"keep_exec"`
 	KeepExit       *ebpf.VariableSpec `ebpf:"keep_exit"`
 	KeepFlag       *ebpf.VariableSpec `ebpf:"keep_flag"`
 	KeepFork       *ebpf.VariableSpec `ebpf:"keep_fork"`
 	KeepKind       *ebpf.VariableSpec `ebpf:"keep_kind"`
+	KeepSignal     *ebpf.VariableSpec `ebpf:"keep_signal"`
 	KeepSocket     *ebpf.VariableSpec `ebpf:"keep_socket"`
 	Kinds          *ebpf.VariableSpec `ebpf:"kinds"`
 	NoStateHook    *ebpf.VariableSpec `ebpf:"no_state_hook"`
@@ -495,25 +849,31 @@ func (o *GoshawkObjects) Close() error {
 //
 // It can be passed to LoadGoshawkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type GoshawkMaps struct {
-	Builds   *ebpf.Map `ebpf:"builds"`
-	Bulk     *ebpf.Map `ebpf:"bulk"`
-	Busy     *ebpf.Map `ebpf:"busy"`
-	Calls    *ebpf.Map `ebpf:"calls"`
-	Counters *ebpf.Map `ebpf:"counters"`
-	Critical *ebpf.Map `ebpf:"critical"`
-	Owners   *ebpf.Map `ebpf:"owners"`
-	Peers    *ebpf.Map `ebpf:"peers"`
-	Told     *ebpf.Map `ebpf:"told"`
+	Acts            *ebpf.Map `ebpf:"acts"`
+	Builds          *ebpf.Map `ebpf:"builds"`
+	Bulk            *ebpf.Map `ebpf:"bulk"`
+	Busy            *ebpf.Map `ebpf:"busy"`
+	Calls           *ebpf.Map `ebpf:"calls"`
+	Counters        *ebpf.Map `ebpf:"counters"`
+	CredentialCalls *ebpf.Map `ebpf:"credential_calls"`
+	Critical        *ebpf.Map `ebpf:"critical"`
+	Executable      *ebpf.Map `ebpf:"executable"`
+	Owners          *ebpf.Map `ebpf:"owners"`
+	Peers           *ebpf.Map `ebpf:"peers"`
+	Told            *ebpf.Map `ebpf:"told"`
 }
 
 func (m *GoshawkMaps) Close() error {
 	return _GoshawkClose(
+		m.Acts,
 		m.Builds,
 		m.Bulk,
 		m.Busy,
 		m.Calls,
 		m.Counters,
+		m.CredentialCalls,
 		m.Critical,
+		m.Executable,
 		m.Owners,
 		m.Peers,
 		m.Told,
@@ -528,14 +888,18 @@ type GoshawkVariables struct {
 	CgroupPathTold *ebpf.Variable `ebpf:"cgroup_path_told"`
 	DnsPort        *ebpf.Variable `ebpf:"dns_port"`
 	IteratorSlot   *ebpf.Variable `ebpf:"iterator_slot"`
+	KeepAct        *ebpf.Variable `ebpf:"keep_act"`
+	KeepActCall    *ebpf.Variable `ebpf:"keep_act_call"`
 	KeepCgroup     *ebpf.Variable `ebpf:"keep_cgroup"`
 	KeepCgroupOp   *ebpf.Variable `ebpf:"keep_cgroup_op"`
+	KeepCredential *ebpf.Variable `ebpf:"keep_credential"`
 	KeepDns        *ebpf.Variable `ebpf:"keep_dns"`
 	KeepExec       *ebpf.Variable `ebpf:"keep_exec"`
 	KeepExit       *ebpf.Variable `ebpf:"keep_exit"`
 	KeepFlag       *ebpf.Variable `ebpf:"keep_flag"`
 	KeepFork       *ebpf.Variable `ebpf:"keep_fork"`
 	KeepKind       *ebpf.Variable `ebpf:"keep_kind"`
+	KeepSignal     *ebpf.Variable `ebpf:"keep_signal"`
 	KeepSocket     *ebpf.Variable `ebpf:"keep_socket"`
 	Kinds          *ebpf.Variable `ebpf:"kinds"`
 	NoStateHook    *ebpf.Variable `ebpf:"no_state_hook"`
@@ -553,85 +917,206 @@ type GoshawkVariables struct {
 //
 // It can be passed to LoadGoshawkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type GoshawkPrograms struct {
-	OnAccept4Exit            *ebpf.Program `ebpf:"on_accept4_exit"`
-	OnAccept4PairEnter       *ebpf.Program `ebpf:"on_accept4_pair_enter"`
-	OnAccept4PairExit        *ebpf.Program `ebpf:"on_accept4_pair_exit"`
-	OnAcceptDeniedFexit      *ebpf.Program `ebpf:"on_accept_denied_fexit"`
-	OnAcceptDeniedKprobe     *ebpf.Program `ebpf:"on_accept_denied_kprobe"`
-	OnAcceptDeniedKretprobe  *ebpf.Program `ebpf:"on_accept_denied_kretprobe"`
-	OnAcceptExit             *ebpf.Program `ebpf:"on_accept_exit"`
-	OnAcceptFentry           *ebpf.Program `ebpf:"on_accept_fentry"`
-	OnAcceptKprobe           *ebpf.Program `ebpf:"on_accept_kprobe"`
-	OnAcceptPairEnter        *ebpf.Program `ebpf:"on_accept_pair_enter"`
-	OnAcceptPairExit         *ebpf.Program `ebpf:"on_accept_pair_exit"`
-	OnBind4                  *ebpf.Program `ebpf:"on_bind4"`
-	OnBind6                  *ebpf.Program `ebpf:"on_bind6"`
-	OnBindDeniedFexit        *ebpf.Program `ebpf:"on_bind_denied_fexit"`
-	OnBindDeniedKprobe       *ebpf.Program `ebpf:"on_bind_denied_kprobe"`
-	OnBindDeniedKretprobe    *ebpf.Program `ebpf:"on_bind_denied_kretprobe"`
-	OnBindExit               *ebpf.Program `ebpf:"on_bind_exit"`
-	OnBindFexit              *ebpf.Program `ebpf:"on_bind_fexit"`
-	OnBindKprobe             *ebpf.Program `ebpf:"on_bind_kprobe"`
-	OnBindKretprobe          *ebpf.Program `ebpf:"on_bind_kretprobe"`
-	OnBindPairEnter          *ebpf.Program `ebpf:"on_bind_pair_enter"`
-	OnBindPairExit           *ebpf.Program `ebpf:"on_bind_pair_exit"`
-	OnCgroupMkdirRawTp       *ebpf.Program `ebpf:"on_cgroup_mkdir_raw_tp"`
-	OnCgroupMkdirTpBtf       *ebpf.Program `ebpf:"on_cgroup_mkdir_tp_btf"`
-	OnCgroupMkdirTracepoint  *ebpf.Program `ebpf:"on_cgroup_mkdir_tracepoint"`
-	OnCgroupRenameRawTp      *ebpf.Program `ebpf:"on_cgroup_rename_raw_tp"`
-	OnCgroupRenameTpBtf      *ebpf.Program `ebpf:"on_cgroup_rename_tp_btf"`
-	OnCgroupRenameTracepoint *ebpf.Program `ebpf:"on_cgroup_rename_tracepoint"`
-	OnCgroupRmdirRawTp       *ebpf.Program `ebpf:"on_cgroup_rmdir_raw_tp"`
-	OnCgroupRmdirTpBtf       *ebpf.Program `ebpf:"on_cgroup_rmdir_tp_btf"`
-	OnCgroupRmdirTracepoint  *ebpf.Program `ebpf:"on_cgroup_rmdir_tracepoint"`
-	OnConnect4               *ebpf.Program `ebpf:"on_connect4"`
-	OnConnect6               *ebpf.Program `ebpf:"on_connect6"`
-	OnConnectDeniedFexit     *ebpf.Program `ebpf:"on_connect_denied_fexit"`
-	OnConnectDeniedKprobe    *ebpf.Program `ebpf:"on_connect_denied_kprobe"`
-	OnConnectDeniedKretprobe *ebpf.Program `ebpf:"on_connect_denied_kretprobe"`
-	OnConnectExit            *ebpf.Program `ebpf:"on_connect_exit"`
-	OnConnectFexit           *ebpf.Program `ebpf:"on_connect_fexit"`
-	OnConnectKprobe          *ebpf.Program `ebpf:"on_connect_kprobe"`
-	OnConnectKretprobe       *ebpf.Program `ebpf:"on_connect_kretprobe"`
-	OnConnectPairEnter       *ebpf.Program `ebpf:"on_connect_pair_enter"`
-	OnConnectPairExit        *ebpf.Program `ebpf:"on_connect_pair_exit"`
-	OnConnectSentFexit       *ebpf.Program `ebpf:"on_connect_sent_fexit"`
-	OnConnectSentKprobe      *ebpf.Program `ebpf:"on_connect_sent_kprobe"`
-	OnConnectSentKretprobe   *ebpf.Program `ebpf:"on_connect_sent_kretprobe"`
-	OnDnsEgress              *ebpf.Program `ebpf:"on_dns_egress"`
-	OnDnsIngress             *ebpf.Program `ebpf:"on_dns_ingress"`
-	OnExecRawTp              *ebpf.Program `ebpf:"on_exec_raw_tp"`
-	OnExecTpBtf              *ebpf.Program `ebpf:"on_exec_tp_btf"`
-	OnExecTracepoint         *ebpf.Program `ebpf:"on_exec_tracepoint"`
-	OnExitRawTp              *ebpf.Program `ebpf:"on_exit_raw_tp"`
-	OnExitTpBtf              *ebpf.Program `ebpf:"on_exit_tp_btf"`
-	OnExitTracepoint         *ebpf.Program `ebpf:"on_exit_tracepoint"`
-	OnForkRawTp              *ebpf.Program `ebpf:"on_fork_raw_tp"`
-	OnForkTpBtf              *ebpf.Program `ebpf:"on_fork_tp_btf"`
-	OnForkTracepoint         *ebpf.Program `ebpf:"on_fork_tracepoint"`
-	OnListenDeniedFexit      *ebpf.Program `ebpf:"on_listen_denied_fexit"`
-	OnListenDeniedKprobe     *ebpf.Program `ebpf:"on_listen_denied_kprobe"`
-	OnListenDeniedKretprobe  *ebpf.Program `ebpf:"on_listen_denied_kretprobe"`
-	OnListenExit             *ebpf.Program `ebpf:"on_listen_exit"`
-	OnListenFexit            *ebpf.Program `ebpf:"on_listen_fexit"`
-	OnListenKprobe           *ebpf.Program `ebpf:"on_listen_kprobe"`
-	OnListenKretprobe        *ebpf.Program `ebpf:"on_listen_kretprobe"`
-	OnListenPairEnter        *ebpf.Program `ebpf:"on_listen_pair_enter"`
-	OnListenPairExit         *ebpf.Program `ebpf:"on_listen_pair_exit"`
-	OnSeed                   *ebpf.Program `ebpf:"on_seed"`
-	OnSendmsg4               *ebpf.Program `ebpf:"on_sendmsg4"`
-	OnSendmsg6               *ebpf.Program `ebpf:"on_sendmsg6"`
-	OnStateRawTp             *ebpf.Program `ebpf:"on_state_raw_tp"`
-	OnStateRawTpSecond       *ebpf.Program `ebpf:"on_state_raw_tp_second"`
-	OnStateTpBtf             *ebpf.Program `ebpf:"on_state_tp_btf"`
-	OnStateTpBtfSecond       *ebpf.Program `ebpf:"on_state_tp_btf_second"`
-	OnStateTracepoint        *ebpf.Program `ebpf:"on_state_tracepoint"`
-	OnUringAcceptRawTp       *ebpf.Program `ebpf:"on_uring_accept_raw_tp"`
-	OnUringAcceptTpBtf       *ebpf.Program `ebpf:"on_uring_accept_tp_btf"`
-	OnUringBindRawTp         *ebpf.Program `ebpf:"on_uring_bind_raw_tp"`
-	OnUringBindTpBtf         *ebpf.Program `ebpf:"on_uring_bind_tp_btf"`
-	OnUringConnectRawTp      *ebpf.Program `ebpf:"on_uring_connect_raw_tp"`
-	OnUringConnectTpBtf      *ebpf.Program `ebpf:"on_uring_connect_tp_btf"`
+	OnAccept4Exit              *ebpf.Program `ebpf:"on_accept4_exit"`
+	OnAccept4PairEnter         *ebpf.Program `ebpf:"on_accept4_pair_enter"`
+	OnAccept4PairExit          *ebpf.Program `ebpf:"on_accept4_pair_exit"`
+	OnAcceptDeniedFexit        *ebpf.Program `ebpf:"on_accept_denied_fexit"`
+	OnAcceptDeniedKprobe       *ebpf.Program `ebpf:"on_accept_denied_kprobe"`
+	OnAcceptDeniedKretprobe    *ebpf.Program `ebpf:"on_accept_denied_kretprobe"`
+	OnAcceptExit               *ebpf.Program `ebpf:"on_accept_exit"`
+	OnAcceptFentry             *ebpf.Program `ebpf:"on_accept_fentry"`
+	OnAcceptKprobe             *ebpf.Program `ebpf:"on_accept_kprobe"`
+	OnAcceptPairEnter          *ebpf.Program `ebpf:"on_accept_pair_enter"`
+	OnAcceptPairExit           *ebpf.Program `ebpf:"on_accept_pair_exit"`
+	OnBind4                    *ebpf.Program `ebpf:"on_bind4"`
+	OnBind6                    *ebpf.Program `ebpf:"on_bind6"`
+	OnBindDeniedFexit          *ebpf.Program `ebpf:"on_bind_denied_fexit"`
+	OnBindDeniedKprobe         *ebpf.Program `ebpf:"on_bind_denied_kprobe"`
+	OnBindDeniedKretprobe      *ebpf.Program `ebpf:"on_bind_denied_kretprobe"`
+	OnBindExit                 *ebpf.Program `ebpf:"on_bind_exit"`
+	OnBindFexit                *ebpf.Program `ebpf:"on_bind_fexit"`
+	OnBindKprobe               *ebpf.Program `ebpf:"on_bind_kprobe"`
+	OnBindKretprobe            *ebpf.Program `ebpf:"on_bind_kretprobe"`
+	OnBindPairEnter            *ebpf.Program `ebpf:"on_bind_pair_enter"`
+	OnBindPairExit             *ebpf.Program `ebpf:"on_bind_pair_exit"`
+	OnBpfExit                  *ebpf.Program `ebpf:"on_bpf_exit"`
+	OnBpfFexit                 *ebpf.Program `ebpf:"on_bpf_fexit"`
+	OnBpfKprobe                *ebpf.Program `ebpf:"on_bpf_kprobe"`
+	OnBpfKretprobe             *ebpf.Program `ebpf:"on_bpf_kretprobe"`
+	OnBpfPairEnter             *ebpf.Program `ebpf:"on_bpf_pair_enter"`
+	OnBpfPairExit              *ebpf.Program `ebpf:"on_bpf_pair_exit"`
+	OnCapsetPairEnter          *ebpf.Program `ebpf:"on_capset_pair_enter"`
+	OnCapsetPairExit           *ebpf.Program `ebpf:"on_capset_pair_exit"`
+	OnCgroupMkdirRawTp         *ebpf.Program `ebpf:"on_cgroup_mkdir_raw_tp"`
+	OnCgroupMkdirTpBtf         *ebpf.Program `ebpf:"on_cgroup_mkdir_tp_btf"`
+	OnCgroupMkdirTracepoint    *ebpf.Program `ebpf:"on_cgroup_mkdir_tracepoint"`
+	OnCgroupRenameRawTp        *ebpf.Program `ebpf:"on_cgroup_rename_raw_tp"`
+	OnCgroupRenameTpBtf        *ebpf.Program `ebpf:"on_cgroup_rename_tp_btf"`
+	OnCgroupRenameTracepoint   *ebpf.Program `ebpf:"on_cgroup_rename_tracepoint"`
+	OnCgroupRmdirRawTp         *ebpf.Program `ebpf:"on_cgroup_rmdir_raw_tp"`
+	OnCgroupRmdirTpBtf         *ebpf.Program `ebpf:"on_cgroup_rmdir_tp_btf"`
+	OnCgroupRmdirTracepoint    *ebpf.Program `ebpf:"on_cgroup_rmdir_tracepoint"`
+	OnChrootExit               *ebpf.Program `ebpf:"on_chroot_exit"`
+	OnChrootFexit              *ebpf.Program `ebpf:"on_chroot_fexit"`
+	OnChrootKprobe             *ebpf.Program `ebpf:"on_chroot_kprobe"`
+	OnChrootKretprobe          *ebpf.Program `ebpf:"on_chroot_kretprobe"`
+	OnChrootPairEnter          *ebpf.Program `ebpf:"on_chroot_pair_enter"`
+	OnChrootPairExit           *ebpf.Program `ebpf:"on_chroot_pair_exit"`
+	OnCommitFentry             *ebpf.Program `ebpf:"on_commit_fentry"`
+	OnCommitKprobe             *ebpf.Program `ebpf:"on_commit_kprobe"`
+	OnConnect4                 *ebpf.Program `ebpf:"on_connect4"`
+	OnConnect6                 *ebpf.Program `ebpf:"on_connect6"`
+	OnConnectDeniedFexit       *ebpf.Program `ebpf:"on_connect_denied_fexit"`
+	OnConnectDeniedKprobe      *ebpf.Program `ebpf:"on_connect_denied_kprobe"`
+	OnConnectDeniedKretprobe   *ebpf.Program `ebpf:"on_connect_denied_kretprobe"`
+	OnConnectExit              *ebpf.Program `ebpf:"on_connect_exit"`
+	OnConnectFexit             *ebpf.Program `ebpf:"on_connect_fexit"`
+	OnConnectKprobe            *ebpf.Program `ebpf:"on_connect_kprobe"`
+	OnConnectKretprobe         *ebpf.Program `ebpf:"on_connect_kretprobe"`
+	OnConnectPairEnter         *ebpf.Program `ebpf:"on_connect_pair_enter"`
+	OnConnectPairExit          *ebpf.Program `ebpf:"on_connect_pair_exit"`
+	OnConnectSentFexit         *ebpf.Program `ebpf:"on_connect_sent_fexit"`
+	OnConnectSentKprobe        *ebpf.Program `ebpf:"on_connect_sent_kprobe"`
+	OnConnectSentKretprobe     *ebpf.Program `ebpf:"on_connect_sent_kretprobe"`
+	OnDnsEgress                *ebpf.Program `ebpf:"on_dns_egress"`
+	OnDnsIngress               *ebpf.Program `ebpf:"on_dns_ingress"`
+	OnExecRawTp                *ebpf.Program `ebpf:"on_exec_raw_tp"`
+	OnExecTpBtf                *ebpf.Program `ebpf:"on_exec_tp_btf"`
+	OnExecTracepoint           *ebpf.Program `ebpf:"on_exec_tracepoint"`
+	OnExitRawTp                *ebpf.Program `ebpf:"on_exit_raw_tp"`
+	OnExitTpBtf                *ebpf.Program `ebpf:"on_exit_tp_btf"`
+	OnExitTracepoint           *ebpf.Program `ebpf:"on_exit_tracepoint"`
+	OnForkRawTp                *ebpf.Program `ebpf:"on_fork_raw_tp"`
+	OnForkTpBtf                *ebpf.Program `ebpf:"on_fork_tp_btf"`
+	OnForkTracepoint           *ebpf.Program `ebpf:"on_fork_tracepoint"`
+	OnListenDeniedFexit        *ebpf.Program `ebpf:"on_listen_denied_fexit"`
+	OnListenDeniedKprobe       *ebpf.Program `ebpf:"on_listen_denied_kprobe"`
+	OnListenDeniedKretprobe    *ebpf.Program `ebpf:"on_listen_denied_kretprobe"`
+	OnListenExit               *ebpf.Program `ebpf:"on_listen_exit"`
+	OnListenFexit              *ebpf.Program `ebpf:"on_listen_fexit"`
+	OnListenKprobe             *ebpf.Program `ebpf:"on_listen_kprobe"`
+	OnListenKretprobe          *ebpf.Program `ebpf:"on_listen_kretprobe"`
+	OnListenPairEnter          *ebpf.Program `ebpf:"on_listen_pair_enter"`
+	OnListenPairExit           *ebpf.Program `ebpf:"on_listen_pair_exit"`
+	OnMemfdCreateExit          *ebpf.Program `ebpf:"on_memfd_create_exit"`
+	OnMemfdCreateFexit         *ebpf.Program `ebpf:"on_memfd_create_fexit"`
+	OnMemfdCreateKprobe        *ebpf.Program `ebpf:"on_memfd_create_kprobe"`
+	OnMemfdCreateKretprobe     *ebpf.Program `ebpf:"on_memfd_create_kretprobe"`
+	OnMemfdCreatePairEnter     *ebpf.Program `ebpf:"on_memfd_create_pair_enter"`
+	OnMemfdCreatePairExit      *ebpf.Program `ebpf:"on_memfd_create_pair_exit"`
+	OnMmapExit                 *ebpf.Program `ebpf:"on_mmap_exit"`
+	OnMmapFexit                *ebpf.Program `ebpf:"on_mmap_fexit"`
+	OnMmapKprobe               *ebpf.Program `ebpf:"on_mmap_kprobe"`
+	OnMmapKretprobe            *ebpf.Program `ebpf:"on_mmap_kretprobe"`
+	OnMmapPairEnter            *ebpf.Program `ebpf:"on_mmap_pair_enter"`
+	OnMmapPairExit             *ebpf.Program `ebpf:"on_mmap_pair_exit"`
+	OnModuleFreeRawTp          *ebpf.Program `ebpf:"on_module_free_raw_tp"`
+	OnModuleFreeTpBtf          *ebpf.Program `ebpf:"on_module_free_tp_btf"`
+	OnModuleFreeTracepoint     *ebpf.Program `ebpf:"on_module_free_tracepoint"`
+	OnModuleLoadRawTp          *ebpf.Program `ebpf:"on_module_load_raw_tp"`
+	OnModuleLoadTpBtf          *ebpf.Program `ebpf:"on_module_load_tp_btf"`
+	OnModuleLoadTracepoint     *ebpf.Program `ebpf:"on_module_load_tracepoint"`
+	OnMountExit                *ebpf.Program `ebpf:"on_mount_exit"`
+	OnMountFexit               *ebpf.Program `ebpf:"on_mount_fexit"`
+	OnMountKprobe              *ebpf.Program `ebpf:"on_mount_kprobe"`
+	OnMountKretprobe           *ebpf.Program `ebpf:"on_mount_kretprobe"`
+	OnMountPairEnter           *ebpf.Program `ebpf:"on_mount_pair_enter"`
+	OnMountPairExit            *ebpf.Program `ebpf:"on_mount_pair_exit"`
+	OnMountSetattrExit         *ebpf.Program `ebpf:"on_mount_setattr_exit"`
+	OnMountSetattrFexit        *ebpf.Program `ebpf:"on_mount_setattr_fexit"`
+	OnMountSetattrKprobe       *ebpf.Program `ebpf:"on_mount_setattr_kprobe"`
+	OnMountSetattrKretprobe    *ebpf.Program `ebpf:"on_mount_setattr_kretprobe"`
+	OnMountSetattrPairEnter    *ebpf.Program `ebpf:"on_mount_setattr_pair_enter"`
+	OnMountSetattrPairExit     *ebpf.Program `ebpf:"on_mount_setattr_pair_exit"`
+	OnMoveMountExit            *ebpf.Program `ebpf:"on_move_mount_exit"`
+	OnMoveMountFexit           *ebpf.Program `ebpf:"on_move_mount_fexit"`
+	OnMoveMountKprobe          *ebpf.Program `ebpf:"on_move_mount_kprobe"`
+	OnMoveMountKretprobe       *ebpf.Program `ebpf:"on_move_mount_kretprobe"`
+	OnMoveMountPairEnter       *ebpf.Program `ebpf:"on_move_mount_pair_enter"`
+	OnMoveMountPairExit        *ebpf.Program `ebpf:"on_move_mount_pair_exit"`
+	OnMprotectExit             *ebpf.Program `ebpf:"on_mprotect_exit"`
+	OnMprotectFexit            *ebpf.Program `ebpf:"on_mprotect_fexit"`
+	OnMprotectKprobe           *ebpf.Program `ebpf:"on_mprotect_kprobe"`
+	OnMprotectKretprobe        *ebpf.Program `ebpf:"on_mprotect_kretprobe"`
+	OnMprotectPairEnter        *ebpf.Program `ebpf:"on_mprotect_pair_enter"`
+	OnMprotectPairExit         *ebpf.Program `ebpf:"on_mprotect_pair_exit"`
+	OnPivotRootExit            *ebpf.Program `ebpf:"on_pivot_root_exit"`
+	OnPivotRootFexit           *ebpf.Program `ebpf:"on_pivot_root_fexit"`
+	OnPivotRootKprobe          *ebpf.Program `ebpf:"on_pivot_root_kprobe"`
+	OnPivotRootKretprobe       *ebpf.Program `ebpf:"on_pivot_root_kretprobe"`
+	OnPivotRootPairEnter       *ebpf.Program `ebpf:"on_pivot_root_pair_enter"`
+	OnPivotRootPairExit        *ebpf.Program `ebpf:"on_pivot_root_pair_exit"`
+	OnProcessVmReadvExit       *ebpf.Program `ebpf:"on_process_vm_readv_exit"`
+	OnProcessVmReadvFexit      *ebpf.Program `ebpf:"on_process_vm_readv_fexit"`
+	OnProcessVmReadvKprobe     *ebpf.Program `ebpf:"on_process_vm_readv_kprobe"`
+	OnProcessVmReadvKretprobe  *ebpf.Program `ebpf:"on_process_vm_readv_kretprobe"`
+	OnProcessVmReadvPairEnter  *ebpf.Program `ebpf:"on_process_vm_readv_pair_enter"`
+	OnProcessVmReadvPairExit   *ebpf.Program `ebpf:"on_process_vm_readv_pair_exit"`
+	OnProcessVmWritevExit      *ebpf.Program `ebpf:"on_process_vm_writev_exit"`
+	OnProcessVmWritevFexit     *ebpf.Program `ebpf:"on_process_vm_writev_fexit"`
+	OnProcessVmWritevKprobe    *ebpf.Program `ebpf:"on_process_vm_writev_kprobe"`
+	OnProcessVmWritevKretprobe *ebpf.Program `ebpf:"on_process_vm_writev_kretprobe"`
+	OnProcessVmWritevPairEnter *ebpf.Program `ebpf:"on_process_vm_writev_pair_enter"`
+	OnProcessVmWritevPairExit  *ebpf.Program `ebpf:"on_process_vm_writev_pair_exit"`
+	OnPtraceExit               *ebpf.Program `ebpf:"on_ptrace_exit"`
+	OnPtraceFexit              *ebpf.Program `ebpf:"on_ptrace_fexit"`
+	OnPtraceKprobe             *ebpf.Program `ebpf:"on_ptrace_kprobe"`
+	OnPtraceKretprobe          *ebpf.Program `ebpf:"on_ptrace_kretprobe"`
+	OnPtracePairEnter          *ebpf.Program `ebpf:"on_ptrace_pair_enter"`
+	OnPtracePairExit           *ebpf.Program `ebpf:"on_ptrace_pair_exit"`
+	OnSeed                     *ebpf.Program `ebpf:"on_seed"`
+	OnSendmsg4                 *ebpf.Program `ebpf:"on_sendmsg4"`
+	OnSendmsg6                 *ebpf.Program `ebpf:"on_sendmsg6"`
+	OnSetfsgidPairEnter        *ebpf.Program `ebpf:"on_setfsgid_pair_enter"`
+	OnSetfsgidPairExit         *ebpf.Program `ebpf:"on_setfsgid_pair_exit"`
+	OnSetfsuidPairEnter        *ebpf.Program `ebpf:"on_setfsuid_pair_enter"`
+	OnSetfsuidPairExit         *ebpf.Program `ebpf:"on_setfsuid_pair_exit"`
+	OnSetgidPairEnter          *ebpf.Program `ebpf:"on_setgid_pair_enter"`
+	OnSetgidPairExit           *ebpf.Program `ebpf:"on_setgid_pair_exit"`
+	OnSetgroupsPairEnter       *ebpf.Program `ebpf:"on_setgroups_pair_enter"`
+	OnSetgroupsPairExit        *ebpf.Program `ebpf:"on_setgroups_pair_exit"`
+	OnSetnsExit                *ebpf.Program `ebpf:"on_setns_exit"`
+	OnSetnsFexit               *ebpf.Program `ebpf:"on_setns_fexit"`
+	OnSetnsKprobe              *ebpf.Program `ebpf:"on_setns_kprobe"`
+	OnSetnsKretprobe           *ebpf.Program `ebpf:"on_setns_kretprobe"`
+	OnSetnsPairEnter           *ebpf.Program `ebpf:"on_setns_pair_enter"`
+	OnSetnsPairExit            *ebpf.Program `ebpf:"on_setns_pair_exit"`
+	OnSetregidPairEnter        *ebpf.Program `ebpf:"on_setregid_pair_enter"`
+	OnSetregidPairExit         *ebpf.Program `ebpf:"on_setregid_pair_exit"`
+	OnSetresgidPairEnter       *ebpf.Program `ebpf:"on_setresgid_pair_enter"`
+	OnSetresgidPairExit        *ebpf.Program `ebpf:"on_setresgid_pair_exit"`
+	OnSetresuidPairEnter       *ebpf.Program `ebpf:"on_setresuid_pair_enter"`
+	OnSetresuidPairExit        *ebpf.Program `ebpf:"on_setresuid_pair_exit"`
+	OnSetreuidPairEnter        *ebpf.Program `ebpf:"on_setreuid_pair_enter"`
+	OnSetreuidPairExit         *ebpf.Program `ebpf:"on_setreuid_pair_exit"`
+	OnSetuidPairEnter          *ebpf.Program `ebpf:"on_setuid_pair_enter"`
+	OnSetuidPairExit           *ebpf.Program `ebpf:"on_setuid_pair_exit"`
+	OnSignalRawTp              *ebpf.Program `ebpf:"on_signal_raw_tp"`
+	OnSignalTpBtf              *ebpf.Program `ebpf:"on_signal_tp_btf"`
+	OnSignalTracepoint         *ebpf.Program `ebpf:"on_signal_tracepoint"`
+	OnStateRawTp               *ebpf.Program `ebpf:"on_state_raw_tp"`
+	OnStateRawTpSecond         *ebpf.Program `ebpf:"on_state_raw_tp_second"`
+	OnStateTpBtf               *ebpf.Program `ebpf:"on_state_tp_btf"`
+	OnStateTpBtfSecond         *ebpf.Program `ebpf:"on_state_tp_btf_second"`
+	OnStateTracepoint          *ebpf.Program `ebpf:"on_state_tracepoint"`
+	OnUmountExit               *ebpf.Program `ebpf:"on_umount_exit"`
+	OnUmountFexit              *ebpf.Program `ebpf:"on_umount_fexit"`
+	OnUmountKprobe             *ebpf.Program `ebpf:"on_umount_kprobe"`
+	OnUmountKretprobe          *ebpf.Program `ebpf:"on_umount_kretprobe"`
+	OnUmountPairEnter          *ebpf.Program `ebpf:"on_umount_pair_enter"`
+	OnUmountPairExit           *ebpf.Program `ebpf:"on_umount_pair_exit"`
+	OnUnshareExit              *ebpf.Program `ebpf:"on_unshare_exit"`
+	OnUnshareFexit             *ebpf.Program `ebpf:"on_unshare_fexit"`
+	OnUnshareKprobe            *ebpf.Program `ebpf:"on_unshare_kprobe"`
+	OnUnshareKretprobe         *ebpf.Program `ebpf:"on_unshare_kretprobe"`
+	OnUnsharePairEnter         *ebpf.Program `ebpf:"on_unshare_pair_enter"`
+	OnUnsharePairExit          *ebpf.Program `ebpf:"on_unshare_pair_exit"`
+	OnUringAcceptRawTp         *ebpf.Program `ebpf:"on_uring_accept_raw_tp"`
+	OnUringAcceptTpBtf         *ebpf.Program `ebpf:"on_uring_accept_tp_btf"`
+	OnUringBindRawTp           *ebpf.Program `ebpf:"on_uring_bind_raw_tp"`
+	OnUringBindTpBtf           *ebpf.Program `ebpf:"on_uring_bind_tp_btf"`
+	OnUringConnectRawTp        *ebpf.Program `ebpf:"on_uring_connect_raw_tp"`
+	OnUringConnectTpBtf        *ebpf.Program `ebpf:"on_uring_connect_tp_btf"`
 }
 
 func (p *GoshawkPrograms) Close() error {
@@ -658,6 +1143,14 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnBindKretprobe,
 		p.OnBindPairEnter,
 		p.OnBindPairExit,
+		p.OnBpfExit,
+		p.OnBpfFexit,
+		p.OnBpfKprobe,
+		p.OnBpfKretprobe,
+		p.OnBpfPairEnter,
+		p.OnBpfPairExit,
+		p.OnCapsetPairEnter,
+		p.OnCapsetPairExit,
 		p.OnCgroupMkdirRawTp,
 		p.OnCgroupMkdirTpBtf,
 		p.OnCgroupMkdirTracepoint,
@@ -667,6 +1160,14 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnCgroupRmdirRawTp,
 		p.OnCgroupRmdirTpBtf,
 		p.OnCgroupRmdirTracepoint,
+		p.OnChrootExit,
+		p.OnChrootFexit,
+		p.OnChrootKprobe,
+		p.OnChrootKretprobe,
+		p.OnChrootPairEnter,
+		p.OnChrootPairExit,
+		p.OnCommitFentry,
+		p.OnCommitKprobe,
 		p.OnConnect4,
 		p.OnConnect6,
 		p.OnConnectDeniedFexit,
@@ -701,14 +1202,119 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnListenKretprobe,
 		p.OnListenPairEnter,
 		p.OnListenPairExit,
+		p.OnMemfdCreateExit,
+		p.OnMemfdCreateFexit,
+		p.OnMemfdCreateKprobe,
+		p.OnMemfdCreateKretprobe,
+		p.OnMemfdCreatePairEnter,
+		p.OnMemfdCreatePairExit,
+		p.OnMmapExit,
+		p.OnMmapFexit,
+		p.OnMmapKprobe,
+		p.OnMmapKretprobe,
+		p.OnMmapPairEnter,
+		p.OnMmapPairExit,
+		p.OnModuleFreeRawTp,
+		p.OnModuleFreeTpBtf,
+		p.OnModuleFreeTracepoint,
+		p.OnModuleLoadRawTp,
+		p.OnModuleLoadTpBtf,
+		p.OnModuleLoadTracepoint,
+		p.OnMountExit,
+		p.OnMountFexit,
+		p.OnMountKprobe,
+		p.OnMountKretprobe,
+		p.OnMountPairEnter,
+		p.OnMountPairExit,
+		p.OnMountSetattrExit,
+		p.OnMountSetattrFexit,
+		p.OnMountSetattrKprobe,
+		p.OnMountSetattrKretprobe,
+		p.OnMountSetattrPairEnter,
+		p.OnMountSetattrPairExit,
+		p.OnMoveMountExit,
+		p.OnMoveMountFexit,
+		p.OnMoveMountKprobe,
+		p.OnMoveMountKretprobe,
+		p.OnMoveMountPairEnter,
+		p.OnMoveMountPairExit,
+		p.OnMprotectExit,
+		p.OnMprotectFexit,
+		p.OnMprotectKprobe,
+		p.OnMprotectKretprobe,
+		p.OnMprotectPairEnter,
+		p.OnMprotectPairExit,
+		p.OnPivotRootExit,
+		p.OnPivotRootFexit,
+		p.OnPivotRootKprobe,
+		p.OnPivotRootKretprobe,
+		p.OnPivotRootPairEnter,
+		p.OnPivotRootPairExit,
+		p.OnProcessVmReadvExit,
+		p.OnProcessVmReadvFexit,
+		p.OnProcessVmReadvKprobe,
+		p.OnProcessVmReadvKretprobe,
+		p.OnProcessVmReadvPairEnter,
+		p.OnProcessVmReadvPairExit,
+		p.OnProcessVmWritevExit,
+		p.OnProcessVmWritevFexit,
+		p.OnProcessVmWritevKprobe,
+		p.OnProcessVmWritevKretprobe,
+		p.OnProcessVmWritevPairEnter,
+		p.OnProcessVmWritevPairExit,
+		p.OnPtraceExit,
+		p.OnPtraceFexit,
+		p.OnPtraceKprobe,
+		p.OnPtraceKretprobe,
+		p.OnPtracePairEnter,
+		p.OnPtracePairExit,
 		p.OnSeed,
 		p.OnSendmsg4,
 		p.OnSendmsg6,
+		p.OnSetfsgidPairEnter,
+		p.OnSetfsgidPairExit,
+		p.OnSetfsuidPairEnter,
+		p.OnSetfsuidPairExit,
+		p.OnSetgidPairEnter,
+		p.OnSetgidPairExit,
+		p.OnSetgroupsPairEnter,
+		p.OnSetgroupsPairExit,
+		p.OnSetnsExit,
+		p.OnSetnsFexit,
+		p.OnSetnsKprobe,
+		p.OnSetnsKretprobe,
+		p.OnSetnsPairEnter,
+		p.OnSetnsPairExit,
+		p.OnSetregidPairEnter,
+		p.OnSetregidPairExit,
+		p.OnSetresgidPairEnter,
+		p.OnSetresgidPairExit,
+		p.OnSetresuidPairEnter,
+		p.OnSetresuidPairExit,
+		p.OnSetreuidPairEnter,
+		p.OnSetreuidPairExit,
+		p.OnSetuidPairEnter,
+		p.OnSetuidPairExit,
+		p.OnSignalRawTp,
+		p.OnSignalTpBtf,
+		p.OnSignalTracepoint,
 		p.OnStateRawTp,
 		p.OnStateRawTpSecond,
 		p.OnStateTpBtf,
 		p.OnStateTpBtfSecond,
 		p.OnStateTracepoint,
+		p.OnUmountExit,
+		p.OnUmountFexit,
+		p.OnUmountKprobe,
+		p.OnUmountKretprobe,
+		p.OnUmountPairEnter,
+		p.OnUmountPairExit,
+		p.OnUnshareExit,
+		p.OnUnshareFexit,
+		p.OnUnshareKprobe,
+		p.OnUnshareKretprobe,
+		p.OnUnsharePairEnter,
+		p.OnUnsharePairExit,
 		p.OnUringAcceptRawTp,
 		p.OnUringAcceptTpBtf,
 		p.OnUringBindRawTp,

@@ -31,62 +31,115 @@ type LegacySettings struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	LegacyMapBuilds                    = "builds"
-	LegacyMapBulk                      = "bulk"
-	LegacyMapCalls                     = "calls"
-	LegacyMapCounters                  = "counters"
-	LegacyMapCritical                  = "critical"
-	LegacyMapExecs                     = "execs"
-	LegacyMapOptions                   = "options"
-	LegacyMapOwners                    = "owners"
-	LegacyMapPeers                     = "peers"
-	LegacyMapScratch                   = "scratch"
-	LegacyMapTold                      = "told"
-	LegacyProgOnAccept4PairEnter       = "on_accept4_pair_enter"
-	LegacyProgOnAccept4PairExit        = "on_accept4_pair_exit"
-	LegacyProgOnAcceptDeniedKprobe     = "on_accept_denied_kprobe"
-	LegacyProgOnAcceptDeniedKretprobe  = "on_accept_denied_kretprobe"
-	LegacyProgOnAcceptKprobe           = "on_accept_kprobe"
-	LegacyProgOnAcceptPairEnter        = "on_accept_pair_enter"
-	LegacyProgOnAcceptPairExit         = "on_accept_pair_exit"
-	LegacyProgOnAnswerKprobe           = "on_answer_kprobe"
-	LegacyProgOnBindDeniedKprobe       = "on_bind_denied_kprobe"
-	LegacyProgOnBindDeniedKretprobe    = "on_bind_denied_kretprobe"
-	LegacyProgOnBindKprobe             = "on_bind_kprobe"
-	LegacyProgOnBindKretprobe          = "on_bind_kretprobe"
-	LegacyProgOnBindPairEnter          = "on_bind_pair_enter"
-	LegacyProgOnBindPairExit           = "on_bind_pair_exit"
-	LegacyProgOnCgroupMkdirTracepoint  = "on_cgroup_mkdir_tracepoint"
-	LegacyProgOnCgroupRenameTracepoint = "on_cgroup_rename_tracepoint"
-	LegacyProgOnCgroupRmdirTracepoint  = "on_cgroup_rmdir_tracepoint"
-	LegacyProgOnConnectDeniedKprobe    = "on_connect_denied_kprobe"
-	LegacyProgOnConnectDeniedKretprobe = "on_connect_denied_kretprobe"
-	LegacyProgOnConnectKprobe          = "on_connect_kprobe"
-	LegacyProgOnConnectKretprobe       = "on_connect_kretprobe"
-	LegacyProgOnConnectPairEnter       = "on_connect_pair_enter"
-	LegacyProgOnConnectPairExit        = "on_connect_pair_exit"
-	LegacyProgOnConnectSentKprobe      = "on_connect_sent_kprobe"
-	LegacyProgOnConnectSentKretprobe   = "on_connect_sent_kretprobe"
-	LegacyProgOnDatagram4Kprobe        = "on_datagram4_kprobe"
-	LegacyProgOnDatagram6Kprobe        = "on_datagram6_kprobe"
-	LegacyProgOnExecBegins             = "on_exec_begins"
-	LegacyProgOnExecEnds               = "on_exec_ends"
-	LegacyProgOnExecTracepoint         = "on_exec_tracepoint"
-	LegacyProgOnExitKprobe             = "on_exit_kprobe"
-	LegacyProgOnExitTracepoint         = "on_exit_tracepoint"
-	LegacyProgOnForkKprobe             = "on_fork_kprobe"
-	LegacyProgOnForkTracepoint         = "on_fork_tracepoint"
-	LegacyProgOnListenDeniedKprobe     = "on_listen_denied_kprobe"
-	LegacyProgOnListenDeniedKretprobe  = "on_listen_denied_kretprobe"
-	LegacyProgOnListenKprobe           = "on_listen_kprobe"
-	LegacyProgOnListenKretprobe        = "on_listen_kretprobe"
-	LegacyProgOnListenPairEnter        = "on_listen_pair_enter"
-	LegacyProgOnListenPairExit         = "on_listen_pair_exit"
-	LegacyProgOnQuestion6Kprobe        = "on_question6_kprobe"
-	LegacyProgOnQuestion6OldKprobe     = "on_question6_old_kprobe"
-	LegacyProgOnQuestionKprobe         = "on_question_kprobe"
-	LegacyProgOnStateKprobe            = "on_state_kprobe"
-	LegacyProgOnStateTracepoint        = "on_state_tracepoint"
+	LegacyMapActs                        = "acts"
+	LegacyMapBuilds                      = "builds"
+	LegacyMapBulk                        = "bulk"
+	LegacyMapCalls                       = "calls"
+	LegacyMapCounters                    = "counters"
+	LegacyMapCredentialCalls             = "credential_calls"
+	LegacyMapCritical                    = "critical"
+	LegacyMapExecs                       = "execs"
+	LegacyMapExecutable                  = "executable"
+	LegacyMapOptions                     = "options"
+	LegacyMapOwners                      = "owners"
+	LegacyMapPeers                       = "peers"
+	LegacyMapScratch                     = "scratch"
+	LegacyMapTold                        = "told"
+	LegacyProgOnAccept4PairEnter         = "on_accept4_pair_enter"
+	LegacyProgOnAccept4PairExit          = "on_accept4_pair_exit"
+	LegacyProgOnAcceptDeniedKprobe       = "on_accept_denied_kprobe"
+	LegacyProgOnAcceptDeniedKretprobe    = "on_accept_denied_kretprobe"
+	LegacyProgOnAcceptKprobe             = "on_accept_kprobe"
+	LegacyProgOnAcceptPairEnter          = "on_accept_pair_enter"
+	LegacyProgOnAcceptPairExit           = "on_accept_pair_exit"
+	LegacyProgOnAnswerKprobe             = "on_answer_kprobe"
+	LegacyProgOnBindDeniedKprobe         = "on_bind_denied_kprobe"
+	LegacyProgOnBindDeniedKretprobe      = "on_bind_denied_kretprobe"
+	LegacyProgOnBindKprobe               = "on_bind_kprobe"
+	LegacyProgOnBindKretprobe            = "on_bind_kretprobe"
+	LegacyProgOnBindPairEnter            = "on_bind_pair_enter"
+	LegacyProgOnBindPairExit             = "on_bind_pair_exit"
+	LegacyProgOnBpfPairEnter             = "on_bpf_pair_enter"
+	LegacyProgOnBpfPairExit              = "on_bpf_pair_exit"
+	LegacyProgOnCapsetPairEnter          = "on_capset_pair_enter"
+	LegacyProgOnCapsetPairExit           = "on_capset_pair_exit"
+	LegacyProgOnCgroupMkdirTracepoint    = "on_cgroup_mkdir_tracepoint"
+	LegacyProgOnCgroupRenameTracepoint   = "on_cgroup_rename_tracepoint"
+	LegacyProgOnCgroupRmdirTracepoint    = "on_cgroup_rmdir_tracepoint"
+	LegacyProgOnChrootPairEnter          = "on_chroot_pair_enter"
+	LegacyProgOnChrootPairExit           = "on_chroot_pair_exit"
+	LegacyProgOnCommitKprobe             = "on_commit_kprobe"
+	LegacyProgOnConnectDeniedKprobe      = "on_connect_denied_kprobe"
+	LegacyProgOnConnectDeniedKretprobe   = "on_connect_denied_kretprobe"
+	LegacyProgOnConnectKprobe            = "on_connect_kprobe"
+	LegacyProgOnConnectKretprobe         = "on_connect_kretprobe"
+	LegacyProgOnConnectPairEnter         = "on_connect_pair_enter"
+	LegacyProgOnConnectPairExit          = "on_connect_pair_exit"
+	LegacyProgOnConnectSentKprobe        = "on_connect_sent_kprobe"
+	LegacyProgOnConnectSentKretprobe     = "on_connect_sent_kretprobe"
+	LegacyProgOnDatagram4Kprobe          = "on_datagram4_kprobe"
+	LegacyProgOnDatagram6Kprobe          = "on_datagram6_kprobe"
+	LegacyProgOnExecBegins               = "on_exec_begins"
+	LegacyProgOnExecEnds                 = "on_exec_ends"
+	LegacyProgOnExecTracepoint           = "on_exec_tracepoint"
+	LegacyProgOnExitKprobe               = "on_exit_kprobe"
+	LegacyProgOnExitTracepoint           = "on_exit_tracepoint"
+	LegacyProgOnForkKprobe               = "on_fork_kprobe"
+	LegacyProgOnForkTracepoint           = "on_fork_tracepoint"
+	LegacyProgOnListenDeniedKprobe       = "on_listen_denied_kprobe"
+	LegacyProgOnListenDeniedKretprobe    = "on_listen_denied_kretprobe"
+	LegacyProgOnListenKprobe             = "on_listen_kprobe"
+	LegacyProgOnListenKretprobe          = "on_listen_kretprobe"
+	LegacyProgOnListenPairEnter          = "on_listen_pair_enter"
+	LegacyProgOnListenPairExit           = "on_listen_pair_exit"
+	LegacyProgOnMemfdCreatePairEnter     = "on_memfd_create_pair_enter"
+	LegacyProgOnMemfdCreatePairExit      = "on_memfd_create_pair_exit"
+	LegacyProgOnMmapPairEnter            = "on_mmap_pair_enter"
+	LegacyProgOnMmapPairExit             = "on_mmap_pair_exit"
+	LegacyProgOnModuleFreeTracepoint     = "on_module_free_tracepoint"
+	LegacyProgOnModuleLoadTracepoint     = "on_module_load_tracepoint"
+	LegacyProgOnMountPairEnter           = "on_mount_pair_enter"
+	LegacyProgOnMountPairExit            = "on_mount_pair_exit"
+	LegacyProgOnMprotectPairEnter        = "on_mprotect_pair_enter"
+	LegacyProgOnMprotectPairExit         = "on_mprotect_pair_exit"
+	LegacyProgOnPivotRootPairEnter       = "on_pivot_root_pair_enter"
+	LegacyProgOnPivotRootPairExit        = "on_pivot_root_pair_exit"
+	LegacyProgOnProcessVmReadvPairEnter  = "on_process_vm_readv_pair_enter"
+	LegacyProgOnProcessVmReadvPairExit   = "on_process_vm_readv_pair_exit"
+	LegacyProgOnProcessVmWritevPairEnter = "on_process_vm_writev_pair_enter"
+	LegacyProgOnProcessVmWritevPairExit  = "on_process_vm_writev_pair_exit"
+	LegacyProgOnPtracePairEnter          = "on_ptrace_pair_enter"
+	LegacyProgOnPtracePairExit           = "on_ptrace_pair_exit"
+	LegacyProgOnQuestion6Kprobe          = "on_question6_kprobe"
+	LegacyProgOnQuestion6OldKprobe       = "on_question6_old_kprobe"
+	LegacyProgOnQuestionKprobe           = "on_question_kprobe"
+	LegacyProgOnSetfsgidPairEnter        = "on_setfsgid_pair_enter"
+	LegacyProgOnSetfsgidPairExit         = "on_setfsgid_pair_exit"
+	LegacyProgOnSetfsuidPairEnter        = "on_setfsuid_pair_enter"
+	LegacyProgOnSetfsuidPairExit         = "on_setfsuid_pair_exit"
+	LegacyProgOnSetgidPairEnter          = "on_setgid_pair_enter"
+	LegacyProgOnSetgidPairExit           = "on_setgid_pair_exit"
+	LegacyProgOnSetgroupsPairEnter       = "on_setgroups_pair_enter"
+	LegacyProgOnSetgroupsPairExit        = "on_setgroups_pair_exit"
+	LegacyProgOnSetnsPairEnter           = "on_setns_pair_enter"
+	LegacyProgOnSetnsPairExit            = "on_setns_pair_exit"
+	LegacyProgOnSetregidPairEnter        = "on_setregid_pair_enter"
+	LegacyProgOnSetregidPairExit         = "on_setregid_pair_exit"
+	LegacyProgOnSetresgidPairEnter       = "on_setresgid_pair_enter"
+	LegacyProgOnSetresgidPairExit        = "on_setresgid_pair_exit"
+	LegacyProgOnSetresuidPairEnter       = "on_setresuid_pair_enter"
+	LegacyProgOnSetresuidPairExit        = "on_setresuid_pair_exit"
+	LegacyProgOnSetreuidPairEnter        = "on_setreuid_pair_enter"
+	LegacyProgOnSetreuidPairExit         = "on_setreuid_pair_exit"
+	LegacyProgOnSetuidPairEnter          = "on_setuid_pair_enter"
+	LegacyProgOnSetuidPairExit           = "on_setuid_pair_exit"
+	LegacyProgOnSignalTracepoint         = "on_signal_tracepoint"
+	LegacyProgOnStateKprobe              = "on_state_kprobe"
+	LegacyProgOnStateTracepoint          = "on_state_tracepoint"
+	LegacyProgOnUmountPairEnter          = "on_umount_pair_enter"
+	LegacyProgOnUmountPairExit           = "on_umount_pair_exit"
+	LegacyProgOnUnsharePairEnter         = "on_unshare_pair_enter"
+	LegacyProgOnUnsharePairExit          = "on_unshare_pair_exit"
 )
 
 // LoadLegacy returns the embedded CollectionSpec for Legacy.
@@ -131,68 +184,121 @@ type LegacySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LegacyProgramSpecs struct {
-	OnAccept4PairEnter       *ebpf.ProgramSpec `ebpf:"on_accept4_pair_enter"`
-	OnAccept4PairExit        *ebpf.ProgramSpec `ebpf:"on_accept4_pair_exit"`
-	OnAcceptDeniedKprobe     *ebpf.ProgramSpec `ebpf:"on_accept_denied_kprobe"`
-	OnAcceptDeniedKretprobe  *ebpf.ProgramSpec `ebpf:"on_accept_denied_kretprobe"`
-	OnAcceptKprobe           *ebpf.ProgramSpec `ebpf:"on_accept_kprobe"`
-	OnAcceptPairEnter        *ebpf.ProgramSpec `ebpf:"on_accept_pair_enter"`
-	OnAcceptPairExit         *ebpf.ProgramSpec `ebpf:"on_accept_pair_exit"`
-	OnAnswerKprobe           *ebpf.ProgramSpec `ebpf:"on_answer_kprobe"`
-	OnBindDeniedKprobe       *ebpf.ProgramSpec `ebpf:"on_bind_denied_kprobe"`
-	OnBindDeniedKretprobe    *ebpf.ProgramSpec `ebpf:"on_bind_denied_kretprobe"`
-	OnBindKprobe             *ebpf.ProgramSpec `ebpf:"on_bind_kprobe"`
-	OnBindKretprobe          *ebpf.ProgramSpec `ebpf:"on_bind_kretprobe"`
-	OnBindPairEnter          *ebpf.ProgramSpec `ebpf:"on_bind_pair_enter"`
-	OnBindPairExit           *ebpf.ProgramSpec `ebpf:"on_bind_pair_exit"`
-	OnCgroupMkdirTracepoint  *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_tracepoint"`
-	OnCgroupRenameTracepoint *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_tracepoint"`
-	OnCgroupRmdirTracepoint  *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_tracepoint"`
-	OnConnectDeniedKprobe    *ebpf.ProgramSpec `ebpf:"on_connect_denied_kprobe"`
-	OnConnectDeniedKretprobe *ebpf.ProgramSpec `ebpf:"on_connect_denied_kretprobe"`
-	OnConnectKprobe          *ebpf.ProgramSpec `ebpf:"on_connect_kprobe"`
-	OnConnectKretprobe       *ebpf.ProgramSpec `ebpf:"on_connect_kretprobe"`
-	OnConnectPairEnter       *ebpf.ProgramSpec `ebpf:"on_connect_pair_enter"`
-	OnConnectPairExit        *ebpf.ProgramSpec `ebpf:"on_connect_pair_exit"`
-	OnConnectSentKprobe      *ebpf.ProgramSpec `ebpf:"on_connect_sent_kprobe"`
-	OnConnectSentKretprobe   *ebpf.ProgramSpec `ebpf:"on_connect_sent_kretprobe"`
-	OnDatagram4Kprobe        *ebpf.ProgramSpec `ebpf:"on_datagram4_kprobe"`
-	OnDatagram6Kprobe        *ebpf.ProgramSpec `ebpf:"on_datagram6_kprobe"`
-	OnExecBegins             *ebpf.ProgramSpec `ebpf:"on_exec_begins"`
-	OnExecEnds               *ebpf.ProgramSpec `ebpf:"on_exec_ends"`
-	OnExecTracepoint         *ebpf.ProgramSpec `ebpf:"on_exec_tracepoint"`
-	OnExitKprobe             *ebpf.ProgramSpec `ebpf:"on_exit_kprobe"`
-	OnExitTracepoint         *ebpf.ProgramSpec `ebpf:"on_exit_tracepoint"`
-	OnForkKprobe             *ebpf.ProgramSpec `ebpf:"on_fork_kprobe"`
-	OnForkTracepoint         *ebpf.ProgramSpec `ebpf:"on_fork_tracepoint"`
-	OnListenDeniedKprobe     *ebpf.ProgramSpec `ebpf:"on_listen_denied_kprobe"`
-	OnListenDeniedKretprobe  *ebpf.ProgramSpec `ebpf:"on_listen_denied_kretprobe"`
-	OnListenKprobe           *ebpf.ProgramSpec `ebpf:"on_listen_kprobe"`
-	OnListenKretprobe        *ebpf.ProgramSpec `ebpf:"on_listen_kretprobe"`
-	OnListenPairEnter        *ebpf.ProgramSpec `ebpf:"on_listen_pair_enter"`
-	OnListenPairExit         *ebpf.ProgramSpec `ebpf:"on_listen_pair_exit"`
-	OnQuestion6Kprobe        *ebpf.ProgramSpec `ebpf:"on_question6_kprobe"`
-	OnQuestion6OldKprobe     *ebpf.ProgramSpec `ebpf:"on_question6_old_kprobe"`
-	OnQuestionKprobe         *ebpf.ProgramSpec `ebpf:"on_question_kprobe"`
-	OnStateKprobe            *ebpf.ProgramSpec `ebpf:"on_state_kprobe"`
-	OnStateTracepoint        *ebpf.ProgramSpec `ebpf:"on_state_tracepoint"`
+	OnAccept4PairEnter         *ebpf.ProgramSpec `ebpf:"on_accept4_pair_enter"`
+	OnAccept4PairExit          *ebpf.ProgramSpec `ebpf:"on_accept4_pair_exit"`
+	OnAcceptDeniedKprobe       *ebpf.ProgramSpec `ebpf:"on_accept_denied_kprobe"`
+	OnAcceptDeniedKretprobe    *ebpf.ProgramSpec `ebpf:"on_accept_denied_kretprobe"`
+	OnAcceptKprobe             *ebpf.ProgramSpec `ebpf:"on_accept_kprobe"`
+	OnAcceptPairEnter          *ebpf.ProgramSpec `ebpf:"on_accept_pair_enter"`
+	OnAcceptPairExit           *ebpf.ProgramSpec `ebpf:"on_accept_pair_exit"`
+	OnAnswerKprobe             *ebpf.ProgramSpec `ebpf:"on_answer_kprobe"`
+	OnBindDeniedKprobe         *ebpf.ProgramSpec `ebpf:"on_bind_denied_kprobe"`
+	OnBindDeniedKretprobe      *ebpf.ProgramSpec `ebpf:"on_bind_denied_kretprobe"`
+	OnBindKprobe               *ebpf.ProgramSpec `ebpf:"on_bind_kprobe"`
+	OnBindKretprobe            *ebpf.ProgramSpec `ebpf:"on_bind_kretprobe"`
+	OnBindPairEnter            *ebpf.ProgramSpec `ebpf:"on_bind_pair_enter"`
+	OnBindPairExit             *ebpf.ProgramSpec `ebpf:"on_bind_pair_exit"`
+	OnBpfPairEnter             *ebpf.ProgramSpec `ebpf:"on_bpf_pair_enter"`
+	OnBpfPairExit              *ebpf.ProgramSpec `ebpf:"on_bpf_pair_exit"`
+	OnCapsetPairEnter          *ebpf.ProgramSpec `ebpf:"on_capset_pair_enter"`
+	OnCapsetPairExit           *ebpf.ProgramSpec `ebpf:"on_capset_pair_exit"`
+	OnCgroupMkdirTracepoint    *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_tracepoint"`
+	OnCgroupRenameTracepoint   *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_tracepoint"`
+	OnCgroupRmdirTracepoint    *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_tracepoint"`
+	OnChrootPairEnter          *ebpf.ProgramSpec `ebpf:"on_chroot_pair_enter"`
+	OnChrootPairExit           *ebpf.ProgramSpec `ebpf:"on_chroot_pair_exit"`
+	OnCommitKprobe             *ebpf.ProgramSpec `ebpf:"on_commit_kprobe"`
+	OnConnectDeniedKprobe      *ebpf.ProgramSpec `ebpf:"on_connect_denied_kprobe"`
+	OnConnectDeniedKretprobe   *ebpf.ProgramSpec `ebpf:"on_connect_denied_kretprobe"`
+	OnConnectKprobe            *ebpf.ProgramSpec `ebpf:"on_connect_kprobe"`
+	OnConnectKretprobe         *ebpf.ProgramSpec `ebpf:"on_connect_kretprobe"`
+	OnConnectPairEnter         *ebpf.ProgramSpec `ebpf:"on_connect_pair_enter"`
+	OnConnectPairExit          *ebpf.ProgramSpec `ebpf:"on_connect_pair_exit"`
+	OnConnectSentKprobe        *ebpf.ProgramSpec `ebpf:"on_connect_sent_kprobe"`
+	OnConnectSentKretprobe     *ebpf.ProgramSpec `ebpf:"on_connect_sent_kretprobe"`
+	OnDatagram4Kprobe          *ebpf.ProgramSpec `ebpf:"on_datagram4_kprobe"`
+	OnDatagram6Kprobe          *ebpf.ProgramSpec `ebpf:"on_datagram6_kprobe"`
+	OnExecBegins               *ebpf.ProgramSpec `ebpf:"on_exec_begins"`
+	OnExecEnds                 *ebpf.ProgramSpec `ebpf:"on_exec_ends"`
+	OnExecTracepoint           *ebpf.ProgramSpec `ebpf:"on_exec_tracepoint"`
+	OnExitKprobe               *ebpf.ProgramSpec `ebpf:"on_exit_kprobe"`
+	OnExitTracepoint           *ebpf.ProgramSpec `ebpf:"on_exit_tracepoint"`
+	OnForkKprobe               *ebpf.ProgramSpec `ebpf:"on_fork_kprobe"`
+	OnForkTracepoint           *ebpf.ProgramSpec `ebpf:"on_fork_tracepoint"`
+	OnListenDeniedKprobe       *ebpf.ProgramSpec `ebpf:"on_listen_denied_kprobe"`
+	OnListenDeniedKretprobe    *ebpf.ProgramSpec `ebpf:"on_listen_denied_kretprobe"`
+	OnListenKprobe             *ebpf.ProgramSpec `ebpf:"on_listen_kprobe"`
+	OnListenKretprobe          *ebpf.ProgramSpec `ebpf:"on_listen_kretprobe"`
+	OnListenPairEnter          *ebpf.ProgramSpec `ebpf:"on_listen_pair_enter"`
+	OnListenPairExit           *ebpf.ProgramSpec `ebpf:"on_listen_pair_exit"`
+	OnMemfdCreatePairEnter     *ebpf.ProgramSpec `ebpf:"on_memfd_create_pair_enter"`
+	OnMemfdCreatePairExit      *ebpf.ProgramSpec `ebpf:"on_memfd_create_pair_exit"`
+	OnMmapPairEnter            *ebpf.ProgramSpec `ebpf:"on_mmap_pair_enter"`
+	OnMmapPairExit             *ebpf.ProgramSpec `ebpf:"on_mmap_pair_exit"`
+	OnModuleFreeTracepoint     *ebpf.ProgramSpec `ebpf:"on_module_free_tracepoint"`
+	OnModuleLoadTracepoint     *ebpf.ProgramSpec `ebpf:"on_module_load_tracepoint"`
+	OnMountPairEnter           *ebpf.ProgramSpec `ebpf:"on_mount_pair_enter"`
+	OnMountPairExit            *ebpf.ProgramSpec `ebpf:"on_mount_pair_exit"`
+	OnMprotectPairEnter        *ebpf.ProgramSpec `ebpf:"on_mprotect_pair_enter"`
+	OnMprotectPairExit         *ebpf.ProgramSpec `ebpf:"on_mprotect_pair_exit"`
+	OnPivotRootPairEnter       *ebpf.ProgramSpec `ebpf:"on_pivot_root_pair_enter"`
+	OnPivotRootPairExit        *ebpf.ProgramSpec `ebpf:"on_pivot_root_pair_exit"`
+	OnProcessVmReadvPairEnter  *ebpf.ProgramSpec `ebpf:"on_process_vm_readv_pair_enter"`
+	OnProcessVmReadvPairExit   *ebpf.ProgramSpec `ebpf:"on_process_vm_readv_pair_exit"`
+	OnProcessVmWritevPairEnter *ebpf.ProgramSpec `ebpf:"on_process_vm_writev_pair_enter"`
+	OnProcessVmWritevPairExit  *ebpf.ProgramSpec `ebpf:"on_process_vm_writev_pair_exit"`
+	OnPtracePairEnter          *ebpf.ProgramSpec `ebpf:"on_ptrace_pair_enter"`
+	OnPtracePairExit           *ebpf.ProgramSpec `ebpf:"on_ptrace_pair_exit"`
+	OnQuestion6Kprobe          *ebpf.ProgramSpec `ebpf:"on_question6_kprobe"`
+	OnQuestion6OldKprobe       *ebpf.ProgramSpec `ebpf:"on_question6_old_kprobe"`
+	OnQuestionKprobe           *ebpf.ProgramSpec `ebpf:"on_question_kprobe"`
+	OnSetfsgidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setfsgid_pair_enter"`
+	OnSetfsgidPairExit         *ebpf.ProgramSpec `ebpf:"on_setfsgid_pair_exit"`
+	OnSetfsuidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setfsuid_pair_enter"`
+	OnSetfsuidPairExit         *ebpf.ProgramSpec `ebpf:"on_setfsuid_pair_exit"`
+	OnSetgidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setgid_pair_enter"`
+	OnSetgidPairExit           *ebpf.ProgramSpec `ebpf:"on_setgid_pair_exit"`
+	OnSetgroupsPairEnter       *ebpf.ProgramSpec `ebpf:"on_setgroups_pair_enter"`
+	OnSetgroupsPairExit        *ebpf.ProgramSpec `ebpf:"on_setgroups_pair_exit"`
+	OnSetnsPairEnter           *ebpf.ProgramSpec `ebpf:"on_setns_pair_enter"`
+	OnSetnsPairExit            *ebpf.ProgramSpec `ebpf:"on_setns_pair_exit"`
+	OnSetregidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setregid_pair_enter"`
+	OnSetregidPairExit         *ebpf.ProgramSpec `ebpf:"on_setregid_pair_exit"`
+	OnSetresgidPairEnter       *ebpf.ProgramSpec `ebpf:"on_setresgid_pair_enter"`
+	OnSetresgidPairExit        *ebpf.ProgramSpec `ebpf:"on_setresgid_pair_exit"`
+	OnSetresuidPairEnter       *ebpf.ProgramSpec `ebpf:"on_setresuid_pair_enter"`
+	OnSetresuidPairExit        *ebpf.ProgramSpec `ebpf:"on_setresuid_pair_exit"`
+	OnSetreuidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setreuid_pair_enter"`
+	OnSetreuidPairExit         *ebpf.ProgramSpec `ebpf:"on_setreuid_pair_exit"`
+	OnSetuidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setuid_pair_enter"`
+	OnSetuidPairExit           *ebpf.ProgramSpec `ebpf:"on_setuid_pair_exit"`
+	OnSignalTracepoint         *ebpf.ProgramSpec `ebpf:"on_signal_tracepoint"`
+	OnStateKprobe              *ebpf.ProgramSpec `ebpf:"on_state_kprobe"`
+	OnStateTracepoint          *ebpf.ProgramSpec `ebpf:"on_state_tracepoint"`
+	OnUmountPairEnter          *ebpf.ProgramSpec `ebpf:"on_umount_pair_enter"`
+	OnUmountPairExit           *ebpf.ProgramSpec `ebpf:"on_umount_pair_exit"`
+	OnUnsharePairEnter         *ebpf.ProgramSpec `ebpf:"on_unshare_pair_enter"`
+	OnUnsharePairExit          *ebpf.ProgramSpec `ebpf:"on_unshare_pair_exit"`
 }
 
 // LegacyMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LegacyMapSpecs struct {
-	Builds   *ebpf.MapSpec `ebpf:"builds"`
-	Bulk     *ebpf.MapSpec `ebpf:"bulk"`
-	Calls    *ebpf.MapSpec `ebpf:"calls"`
-	Counters *ebpf.MapSpec `ebpf:"counters"`
-	Critical *ebpf.MapSpec `ebpf:"critical"`
-	Execs    *ebpf.MapSpec `ebpf:"execs"`
-	Options  *ebpf.MapSpec `ebpf:"options"`
-	Owners   *ebpf.MapSpec `ebpf:"owners"`
-	Peers    *ebpf.MapSpec `ebpf:"peers"`
-	Scratch  *ebpf.MapSpec `ebpf:"scratch"`
-	Told     *ebpf.MapSpec `ebpf:"told"`
+	Acts            *ebpf.MapSpec `ebpf:"acts"`
+	Builds          *ebpf.MapSpec `ebpf:"builds"`
+	Bulk            *ebpf.MapSpec `ebpf:"bulk"`
+	Calls           *ebpf.MapSpec `ebpf:"calls"`
+	Counters        *ebpf.MapSpec `ebpf:"counters"`
+	CredentialCalls *ebpf.MapSpec `ebpf:"credential_calls"`
+	Critical        *ebpf.MapSpec `ebpf:"critical"`
+	Execs           *ebpf.MapSpec `ebpf:"execs"`
+	Executable      *ebpf.MapSpec `ebpf:"executable"`
+	Options         *ebpf.MapSpec `ebpf:"options"`
+	Owners          *ebpf.MapSpec `ebpf:"owners"`
+	Peers           *ebpf.MapSpec `ebpf:"peers"`
+	Scratch         *ebpf.MapSpec `ebpf:"scratch"`
+	Told            *ebpf.MapSpec `ebpf:"told"`
 }
 
 // LegacyVariableSpecs contains global variables before they are loaded into the kernel.
@@ -221,27 +327,33 @@ func (o *LegacyObjects) Close() error {
 //
 // It can be passed to LoadLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LegacyMaps struct {
-	Builds   *ebpf.Map `ebpf:"builds"`
-	Bulk     *ebpf.Map `ebpf:"bulk"`
-	Calls    *ebpf.Map `ebpf:"calls"`
-	Counters *ebpf.Map `ebpf:"counters"`
-	Critical *ebpf.Map `ebpf:"critical"`
-	Execs    *ebpf.Map `ebpf:"execs"`
-	Options  *ebpf.Map `ebpf:"options"`
-	Owners   *ebpf.Map `ebpf:"owners"`
-	Peers    *ebpf.Map `ebpf:"peers"`
-	Scratch  *ebpf.Map `ebpf:"scratch"`
-	Told     *ebpf.Map `ebpf:"told"`
+	Acts            *ebpf.Map `ebpf:"acts"`
+	Builds          *ebpf.Map `ebpf:"builds"`
+	Bulk            *ebpf.Map `ebpf:"bulk"`
+	Calls           *ebpf.Map `ebpf:"calls"`
+	Counters        *ebpf.Map `ebpf:"counters"`
+	CredentialCalls *ebpf.Map `ebpf:"credential_calls"`
+	Critical        *ebpf.Map `ebpf:"critical"`
+	Execs           *ebpf.Map `ebpf:"execs"`
+	Executable      *ebpf.Map `ebpf:"executable"`
+	Options         *ebpf.Map `ebpf:"options"`
+	Owners          *ebpf.Map `ebpf:"owners"`
+	Peers           *ebpf.Map `ebpf:"peers"`
+	Scratch         *ebpf.Map `ebpf:"scratch"`
+	Told            *ebpf.Map `ebpf:"told"`
 }
 
 func (m *LegacyMaps) Close() error {
 	return _LegacyClose(
+		m.Acts,
 		m.Builds,
 		m.Bulk,
 		m.Calls,
 		m.Counters,
+		m.CredentialCalls,
 		m.Critical,
 		m.Execs,
+		m.Executable,
 		m.Options,
 		m.Owners,
 		m.Peers,
@@ -260,51 +372,101 @@ type LegacyVariables struct {
 //
 // It can be passed to LoadLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LegacyPrograms struct {
-	OnAccept4PairEnter       *ebpf.Program `ebpf:"on_accept4_pair_enter"`
-	OnAccept4PairExit        *ebpf.Program `ebpf:"on_accept4_pair_exit"`
-	OnAcceptDeniedKprobe     *ebpf.Program `ebpf:"on_accept_denied_kprobe"`
-	OnAcceptDeniedKretprobe  *ebpf.Program `ebpf:"on_accept_denied_kretprobe"`
-	OnAcceptKprobe           *ebpf.Program `ebpf:"on_accept_kprobe"`
-	OnAcceptPairEnter        *ebpf.Program `ebpf:"on_accept_pair_enter"`
-	OnAcceptPairExit         *ebpf.Program `ebpf:"on_accept_pair_exit"`
-	OnAnswerKprobe           *ebpf.Program `ebpf:"on_answer_kprobe"`
-	OnBindDeniedKprobe       *ebpf.Program `ebpf:"on_bind_denied_kprobe"`
-	OnBindDeniedKretprobe    *ebpf.Program `ebpf:"on_bind_denied_kretprobe"`
-	OnBindKprobe             *ebpf.Program `ebpf:"on_bind_kprobe"`
-	OnBindKretprobe          *ebpf.Program `ebpf:"on_bind_kretprobe"`
-	OnBindPairEnter          *ebpf.Program `ebpf:"on_bind_pair_enter"`
-	OnBindPairExit           *ebpf.Program `ebpf:"on_bind_pair_exit"`
-	OnCgroupMkdirTracepoint  *ebpf.Program `ebpf:"on_cgroup_mkdir_tracepoint"`
-	OnCgroupRenameTracepoint *ebpf.Program `ebpf:"on_cgroup_rename_tracepoint"`
-	OnCgroupRmdirTracepoint  *ebpf.Program `ebpf:"on_cgroup_rmdir_tracepoint"`
-	OnConnectDeniedKprobe    *ebpf.Program `ebpf:"on_connect_denied_kprobe"`
-	OnConnectDeniedKretprobe *ebpf.Program `ebpf:"on_connect_denied_kretprobe"`
-	OnConnectKprobe          *ebpf.Program `ebpf:"on_connect_kprobe"`
-	OnConnectKretprobe       *ebpf.Program `ebpf:"on_connect_kretprobe"`
-	OnConnectPairEnter       *ebpf.Program `ebpf:"on_connect_pair_enter"`
-	OnConnectPairExit        *ebpf.Program `ebpf:"on_connect_pair_exit"`
-	OnConnectSentKprobe      *ebpf.Program `ebpf:"on_connect_sent_kprobe"`
-	OnConnectSentKretprobe   *ebpf.Program `ebpf:"on_connect_sent_kretprobe"`
-	OnDatagram4Kprobe        *ebpf.Program `ebpf:"on_datagram4_kprobe"`
-	OnDatagram6Kprobe        *ebpf.Program `ebpf:"on_datagram6_kprobe"`
-	OnExecBegins             *ebpf.Program `ebpf:"on_exec_begins"`
-	OnExecEnds               *ebpf.Program `ebpf:"on_exec_ends"`
-	OnExecTracepoint         *ebpf.Program `ebpf:"on_exec_tracepoint"`
-	OnExitKprobe             *ebpf.Program `ebpf:"on_exit_kprobe"`
-	OnExitTracepoint         *ebpf.Program `ebpf:"on_exit_tracepoint"`
-	OnForkKprobe             *ebpf.Program `ebpf:"on_fork_kprobe"`
-	OnForkTracepoint         *ebpf.Program `ebpf:"on_fork_tracepoint"`
-	OnListenDeniedKprobe     *ebpf.Program `ebpf:"on_listen_denied_kprobe"`
-	OnListenDeniedKretprobe  *ebpf.Program `ebpf:"on_listen_denied_kretprobe"`
-	OnListenKprobe           *ebpf.Program `ebpf:"on_listen_kprobe"`
-	OnListenKretprobe        *ebpf.Program `ebpf:"on_listen_kretprobe"`
-	OnListenPairEnter        *ebpf.Program `ebpf:"on_listen_pair_enter"`
-	OnListenPairExit         *ebpf.Program `ebpf:"on_listen_pair_exit"`
-	OnQuestion6Kprobe        *ebpf.Program `ebpf:"on_question6_kprobe"`
-	OnQuestion6OldKprobe     *ebpf.Program `ebpf:"on_question6_old_kprobe"`
-	OnQuestionKprobe         *ebpf.Program `ebpf:"on_question_kprobe"`
-	OnStateKprobe            *ebpf.Program `ebpf:"on_state_kprobe"`
-	OnStateTracepoint        *ebpf.Program `ebpf:"on_state_tracepoint"`
+	OnAccept4PairEnter         *ebpf.Program `ebpf:"on_accept4_pair_enter"`
+	OnAccept4PairExit          *ebpf.Program `ebpf:"on_accept4_pair_exit"`
+	OnAcceptDeniedKprobe       *ebpf.Program `ebpf:"on_accept_denied_kprobe"`
+	OnAcceptDeniedKretprobe    *ebpf.Program `ebpf:"on_accept_denied_kretprobe"`
+	OnAcceptKprobe             *ebpf.Program `ebpf:"on_accept_kprobe"`
+	OnAcceptPairEnter          *ebpf.Program `ebpf:"on_accept_pair_enter"`
+	OnAcceptPairExit           *ebpf.Program `ebpf:"on_accept_pair_exit"`
+	OnAnswerKprobe             *ebpf.Program `ebpf:"on_answer_kprobe"`
+	OnBindDeniedKprobe         *ebpf.Program `ebpf:"on_bind_denied_kprobe"`
+	OnBindDeniedKretprobe      *ebpf.Program `ebpf:"on_bind_denied_kretprobe"`
+	OnBindKprobe               *ebpf.Program `ebpf:"on_bind_kprobe"`
+	OnBindKretprobe            *ebpf.Program `ebpf:"on_bind_kretprobe"`
+	OnBindPairEnter            *ebpf.Program `ebpf:"on_bind_pair_enter"`
+	OnBindPairExit             *ebpf.Program `ebpf:"on_bind_pair_exit"`
+	OnBpfPairEnter             *ebpf.Program `ebpf:"on_bpf_pair_enter"`
+	OnBpfPairExit              *ebpf.Program `ebpf:"on_bpf_pair_exit"`
+	OnCapsetPairEnter          *ebpf.Program `ebpf:"on_capset_pair_enter"`
+	OnCapsetPairExit           *ebpf.Program `ebpf:"on_capset_pair_exit"`
+	OnCgroupMkdirTracepoint    *ebpf.Program `ebpf:"on_cgroup_mkdir_tracepoint"`
+	OnCgroupRenameTracepoint   *ebpf.Program `ebpf:"on_cgroup_rename_tracepoint"`
+	OnCgroupRmdirTracepoint    *ebpf.Program `ebpf:"on_cgroup_rmdir_tracepoint"`
+	OnChrootPairEnter          *ebpf.Program `ebpf:"on_chroot_pair_enter"`
+	OnChrootPairExit           *ebpf.Program `ebpf:"on_chroot_pair_exit"`
+	OnCommitKprobe             *ebpf.Program `ebpf:"on_commit_kprobe"`
+	OnConnectDeniedKprobe      *ebpf.Program `ebpf:"on_connect_denied_kprobe"`
+	OnConnectDeniedKretprobe   *ebpf.Program `ebpf:"on_connect_denied_kretprobe"`
+	OnConnectKprobe            *ebpf.Program `ebpf:"on_connect_kprobe"`
+	OnConnectKretprobe         *ebpf.Program `ebpf:"on_connect_kretprobe"`
+	OnConnectPairEnter         *ebpf.Program `ebpf:"on_connect_pair_enter"`
+	OnConnectPairExit          *ebpf.Program `ebpf:"on_connect_pair_exit"`
+	OnConnectSentKprobe        *ebpf.Program `ebpf:"on_connect_sent_kprobe"`
+	OnConnectSentKretprobe     *ebpf.Program `ebpf:"on_connect_sent_kretprobe"`
+	OnDatagram4Kprobe          *ebpf.Program `ebpf:"on_datagram4_kprobe"`
+	OnDatagram6Kprobe          *ebpf.Program `ebpf:"on_datagram6_kprobe"`
+	OnExecBegins               *ebpf.Program `ebpf:"on_exec_begins"`
+	OnExecEnds                 *ebpf.Program `ebpf:"on_exec_ends"`
+	OnExecTracepoint           *ebpf.Program `ebpf:"on_exec_tracepoint"`
+	OnExitKprobe               *ebpf.Program `ebpf:"on_exit_kprobe"`
+	OnExitTracepoint           *ebpf.Program `ebpf:"on_exit_tracepoint"`
+	OnForkKprobe               *ebpf.Program `ebpf:"on_fork_kprobe"`
+	OnForkTracepoint           *ebpf.Program `ebpf:"on_fork_tracepoint"`
+	OnListenDeniedKprobe       *ebpf.Program `ebpf:"on_listen_denied_kprobe"`
+	OnListenDeniedKretprobe    *ebpf.Program `ebpf:"on_listen_denied_kretprobe"`
+	OnListenKprobe             *ebpf.Program `ebpf:"on_listen_kprobe"`
+	OnListenKretprobe          *ebpf.Program `ebpf:"on_listen_kretprobe"`
+	OnListenPairEnter          *ebpf.Program `ebpf:"on_listen_pair_enter"`
+	OnListenPairExit           *ebpf.Program `ebpf:"on_listen_pair_exit"`
+	OnMemfdCreatePairEnter     *ebpf.Program `ebpf:"on_memfd_create_pair_enter"`
+	OnMemfdCreatePairExit      *ebpf.Program `ebpf:"on_memfd_create_pair_exit"`
+	OnMmapPairEnter            *ebpf.Program `ebpf:"on_mmap_pair_enter"`
+	OnMmapPairExit             *ebpf.Program `ebpf:"on_mmap_pair_exit"`
+	OnModuleFreeTracepoint     *ebpf.Program `ebpf:"on_module_free_tracepoint"`
+	OnModuleLoadTracepoint     *ebpf.Program `ebpf:"on_module_load_tracepoint"`
+	OnMountPairEnter           *ebpf.Program `ebpf:"on_mount_pair_enter"`
+	OnMountPairExit            *ebpf.Program `ebpf:"on_mount_pair_exit"`
+	OnMprotectPairEnter        *ebpf.Program `ebpf:"on_mprotect_pair_enter"`
+	OnMprotectPairExit         *ebpf.Program `ebpf:"on_mprotect_pair_exit"`
+	OnPivotRootPairEnter       *ebpf.Program `ebpf:"on_pivot_root_pair_enter"`
+	OnPivotRootPairExit        *ebpf.Program `ebpf:"on_pivot_root_pair_exit"`
+	OnProcessVmReadvPairEnter  *ebpf.Program `ebpf:"on_process_vm_readv_pair_enter"`
+	OnProcessVmReadvPairExit   *ebpf.Program `ebpf:"on_process_vm_readv_pair_exit"`
+	OnProcessVmWritevPairEnter *ebpf.Program `ebpf:"on_process_vm_writev_pair_enter"`
+	OnProcessVmWritevPairExit  *ebpf.Program `ebpf:"on_process_vm_writev_pair_exit"`
+	OnPtracePairEnter          *ebpf.Program `ebpf:"on_ptrace_pair_enter"`
+	OnPtracePairExit           *ebpf.Program `ebpf:"on_ptrace_pair_exit"`
+	OnQuestion6Kprobe          *ebpf.Program `ebpf:"on_question6_kprobe"`
+	OnQuestion6OldKprobe       *ebpf.Program `ebpf:"on_question6_old_kprobe"`
+	OnQuestionKprobe           *ebpf.Program `ebpf:"on_question_kprobe"`
+	OnSetfsgidPairEnter        *ebpf.Program `ebpf:"on_setfsgid_pair_enter"`
+	OnSetfsgidPairExit         *ebpf.Program `ebpf:"on_setfsgid_pair_exit"`
+	OnSetfsuidPairEnter        *ebpf.Program `ebpf:"on_setfsuid_pair_enter"`
+	OnSetfsuidPairExit         *ebpf.Program `ebpf:"on_setfsuid_pair_exit"`
+	OnSetgidPairEnter          *ebpf.Program `ebpf:"on_setgid_pair_enter"`
+	OnSetgidPairExit           *ebpf.Program `ebpf:"on_setgid_pair_exit"`
+	OnSetgroupsPairEnter       *ebpf.Program `ebpf:"on_setgroups_pair_enter"`
+	OnSetgroupsPairExit        *ebpf.Program `ebpf:"on_setgroups_pair_exit"`
+	OnSetnsPairEnter           *ebpf.Program `ebpf:"on_setns_pair_enter"`
+	OnSetnsPairExit            *ebpf.Program `ebpf:"on_setns_pair_exit"`
+	OnSetregidPairEnter        *ebpf.Program `ebpf:"on_setregid_pair_enter"`
+	OnSetregidPairExit         *ebpf.Program `ebpf:"on_setregid_pair_exit"`
+	OnSetresgidPairEnter       *ebpf.Program `ebpf:"on_setresgid_pair_enter"`
+	OnSetresgidPairExit        *ebpf.Program `ebpf:"on_setresgid_pair_exit"`
+	OnSetresuidPairEnter       *ebpf.Program `ebpf:"on_setresuid_pair_enter"`
+	OnSetresuidPairExit        *ebpf.Program `ebpf:"on_setresuid_pair_exit"`
+	OnSetreuidPairEnter        *ebpf.Program `ebpf:"on_setreuid_pair_enter"`
+	OnSetreuidPairExit         *ebpf.Program `ebpf:"on_setreuid_pair_exit"`
+	OnSetuidPairEnter          *ebpf.Program `ebpf:"on_setuid_pair_enter"`
+	OnSetuidPairExit           *ebpf.Program `ebpf:"on_setuid_pair_exit"`
+	OnSignalTracepoint         *ebpf.Program `ebpf:"on_signal_tracepoint"`
+	OnStateKprobe              *ebpf.Program `ebpf:"on_state_kprobe"`
+	OnStateTracepoint          *ebpf.Program `ebpf:"on_state_tracepoint"`
+	OnUmountPairEnter          *ebpf.Program `ebpf:"on_umount_pair_enter"`
+	OnUmountPairExit           *ebpf.Program `ebpf:"on_umount_pair_exit"`
+	OnUnsharePairEnter         *ebpf.Program `ebpf:"on_unshare_pair_enter"`
+	OnUnsharePairExit          *ebpf.Program `ebpf:"on_unshare_pair_exit"`
 }
 
 func (p *LegacyPrograms) Close() error {
@@ -323,9 +485,16 @@ func (p *LegacyPrograms) Close() error {
 		p.OnBindKretprobe,
 		p.OnBindPairEnter,
 		p.OnBindPairExit,
+		p.OnBpfPairEnter,
+		p.OnBpfPairExit,
+		p.OnCapsetPairEnter,
+		p.OnCapsetPairExit,
 		p.OnCgroupMkdirTracepoint,
 		p.OnCgroupRenameTracepoint,
 		p.OnCgroupRmdirTracepoint,
+		p.OnChrootPairEnter,
+		p.OnChrootPairExit,
+		p.OnCommitKprobe,
 		p.OnConnectDeniedKprobe,
 		p.OnConnectDeniedKretprobe,
 		p.OnConnectKprobe,
@@ -349,11 +518,54 @@ func (p *LegacyPrograms) Close() error {
 		p.OnListenKretprobe,
 		p.OnListenPairEnter,
 		p.OnListenPairExit,
+		p.OnMemfdCreatePairEnter,
+		p.OnMemfdCreatePairExit,
+		p.OnMmapPairEnter,
+		p.OnMmapPairExit,
+		p.OnModuleFreeTracepoint,
+		p.OnModuleLoadTracepoint,
+		p.OnMountPairEnter,
+		p.OnMountPairExit,
+		p.OnMprotectPairEnter,
+		p.OnMprotectPairExit,
+		p.OnPivotRootPairEnter,
+		p.OnPivotRootPairExit,
+		p.OnProcessVmReadvPairEnter,
+		p.OnProcessVmReadvPairExit,
+		p.OnProcessVmWritevPairEnter,
+		p.OnProcessVmWritevPairExit,
+		p.OnPtracePairEnter,
+		p.OnPtracePairExit,
 		p.OnQuestion6Kprobe,
 		p.OnQuestion6OldKprobe,
 		p.OnQuestionKprobe,
+		p.OnSetfsgidPairEnter,
+		p.OnSetfsgidPairExit,
+		p.OnSetfsuidPairEnter,
+		p.OnSetfsuidPairExit,
+		p.OnSetgidPairEnter,
+		p.OnSetgidPairExit,
+		p.OnSetgroupsPairEnter,
+		p.OnSetgroupsPairExit,
+		p.OnSetnsPairEnter,
+		p.OnSetnsPairExit,
+		p.OnSetregidPairEnter,
+		p.OnSetregidPairExit,
+		p.OnSetresgidPairEnter,
+		p.OnSetresgidPairExit,
+		p.OnSetresuidPairEnter,
+		p.OnSetresuidPairExit,
+		p.OnSetreuidPairEnter,
+		p.OnSetreuidPairExit,
+		p.OnSetuidPairEnter,
+		p.OnSetuidPairExit,
+		p.OnSignalTracepoint,
 		p.OnStateKprobe,
 		p.OnStateTracepoint,
+		p.OnUmountPairEnter,
+		p.OnUmountPairExit,
+		p.OnUnsharePairEnter,
+		p.OnUnsharePairExit,
 	)
 }
 

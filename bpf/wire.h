@@ -24,6 +24,14 @@ enum kind {
 	KIND_LISTEN = 7,
 	KIND_CLOSE = 8,
 	KIND_DNS = 9,
+	KIND_CREDENTIAL = 12,
+	KIND_PTRACE = 13,
+	KIND_SIGNAL = 14,
+	KIND_MODULE = 15,
+	KIND_BPF = 16,
+	KIND_MOUNT = 17,
+	KIND_NAMESPACE = 18,
+	KIND_MEMORY = 19,
 	KIND_CONTAINER = 21,
 	KIND_MAX = 32, /* size of the counter table, not a kind */
 };
@@ -45,6 +53,8 @@ enum flag {
 	FLAG_OTHER_MOUNT = 1 << 12, /* exec: the file is not on the mount of the root directory */
 	FLAG_ENTERED = 1 << 13,	    /* exec: the parent is in an outer pid namespace */
 	FLAG_SCRIPT_UNKNOWN = 1 << 14, /* FLAG_SCRIPT could not be found out */
+	FLAG_USER_TEXT = 1 << 20,   /* names were read from user memory */
+	FLAG_COMMITTED = 1 << 21,   /* credential: seen where the kernel puts it in force */
 };
 
 /* What was done with a cgroup. */
@@ -52,6 +62,37 @@ enum cgroup_op {
 	CGROUP_MKDIR = 1,
 	CGROUP_RMDIR = 2,
 	CGROUP_RENAME = 3,
+};
+
+/* What was done: the system calls of act.bpf.h, and what tracepoints tell. */
+enum act_call {
+	ACT_PTRACE = 1,
+	ACT_PROCESS_VM_READV = 2,
+	ACT_PROCESS_VM_WRITEV = 3,
+	ACT_MODULE_LOAD = 4,
+	ACT_MODULE_FREE = 5,
+	ACT_BPF = 6,
+	ACT_MOUNT = 7,
+	ACT_UMOUNT = 8,
+	ACT_MOVE_MOUNT = 9,
+	ACT_PIVOT_ROOT = 10,
+	ACT_MOUNT_SETATTR = 11,
+	ACT_SETNS = 12,
+	ACT_UNSHARE = 13,
+	ACT_CHROOT = 14,
+	ACT_MEMFD_CREATE = 16,
+	ACT_MPROTECT = 17,
+	ACT_MMAP = 18,
+	ACT_SETUID = 32, /* the rest change credentials */
+	ACT_SETGID = 33,
+	ACT_SETREUID = 34,
+	ACT_SETREGID = 35,
+	ACT_SETRESUID = 36,
+	ACT_SETRESGID = 37,
+	ACT_SETFSUID = 38,
+	ACT_SETFSGID = 39,
+	ACT_SETGROUPS = 40,
+	ACT_CAPSET = 41,
 };
 
 typedef __u64 wire_boottime; /* ns since boot, CLOCK_BOOTTIME */
@@ -169,6 +210,59 @@ struct rec_cgroup {
 	__u16 pad;
 };
 
+struct rec_act {
+	struct rec_head head;
+	__u64 args[5];
+	__u64 object;	    /* bpf: id of the program; setns: inode of the namespace */
+	struct span source; /* mount: device or directory; memfd: name; bpf: program; module: name */
+	struct span target; /* mount point, new root; module: names of its file, as rec_exec.path */
+	struct span type;   /* of file system; bpf: name of the tracepoint */
+	struct span data;   /* of mount(2) */
+	wire_errno result;
+	__u32 value; /* bpf: type of the program */
+	__u16 call;  /* enum act_call */
+	__u16 pad[3];
+};
+
+/* Users, groups and capabilities of a process at one time. */
+struct rec_cred {
+	__u64 permitted;
+	__u64 effective;
+	__u64 inheritable;
+	__u64 ambient;
+	wire_uid uid;
+	wire_uid suid;
+	wire_uid euid;
+	wire_uid fsuid;
+	wire_gid gid;
+	wire_gid sgid;
+	wire_gid egid;
+	wire_gid fsgid;
+};
+
+struct rec_credential {
+	struct rec_head head; /* who it is before, or after, as the tier has it */
+	__u64 args[3];
+	struct rec_cred before;
+	struct rec_cred after;
+	wire_errno result;
+	__u32 number; /* of the system call under way, -1 not known; on FLAG_COMMITTED only */
+	__u16 call;   /* enum act_call otherwise */
+	__u16 pad[3];
+};
+
+struct rec_signal {
+	struct rec_head head; /* of who sent it */
+	wire_boottime target_start;
+	__s32 signal;
+	__s32 code; /* si_code */
+	__u32 target_pid;
+	wire_uid target_uid;
+	wire_uid target_auid;
+	__u32 outcome; /* enum of include/trace/events/signal.h: 0 delivered, 1 ignored, 2 pending already, 3 and 4 lost */
+	char target_comm[16];
+};
+
 /* One per CPU and kind. generated = written to the ring + lost_* + filtered, with a ring;
  * with perf buffers generated = sent + lost_map + filtered, and what was sent may be lost.
  */
@@ -211,6 +305,10 @@ WHOLE(rec_exit);
 WHOLE(rec_socket);
 WHOLE(rec_dns);
 WHOLE(rec_cgroup);
+WHOLE(rec_act);
+WHOLE(rec_cred);
+WHOLE(rec_credential);
+WHOLE(rec_signal);
 WHOLE(counts);
 WHOLE(settings);
 WHOLE(state_busy);

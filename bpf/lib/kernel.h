@@ -45,6 +45,13 @@ enum {
 	BPF_NOEXIST = 1,
 };
 
+enum bpf_prog_type {
+	BPF_PROG_TYPE_UNSPEC,
+};
+enum bpf_func_id {
+	BPF_FUNC_task_pt_regs = 175,
+};
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 typedef struct { u32 val; } kuid_t;
@@ -52,9 +59,12 @@ typedef struct { u32 val; } kgid_t;
 typedef struct { int counter; } atomic_t;
 typedef struct { __s64 counter; } atomic64_t;
 
+/* Two numbers of 32 bits before 6.3, the lower first. */
+typedef struct { u64 val; } kernel_cap_t;
 struct cred {
 	kuid_t uid, suid, euid, fsuid;
 	kgid_t gid, sgid, egid, fsgid;
+	kernel_cap_t cap_inheritable, cap_permitted, cap_effective, cap_ambient;
 };
 /* Without CONFIG_UIDGID_STRICT_TYPE_CHECKS, which went in 3.14. */
 struct cred___plain {
@@ -201,7 +211,13 @@ struct net___before_3_19 {
 	unsigned int proc_inum;
 };
 struct nsproxy {
+	void *uts_ns;
+	void *ipc_ns;
+	void *mnt_ns;
+	void *pid_ns_for_children;
 	struct net *net_ns;
+	void *time_ns;
+	void *cgroup_ns;
 };
 struct pid_namespace {
 	struct ns_common ns;
@@ -271,6 +287,24 @@ struct task_struct___before_3_17 {
 };
 struct task_struct___plain {
 	u32 loginuid;
+};
+
+struct module {
+	char name[56];
+};
+
+struct bpf_prog_aux {
+	u32 id;
+	char name[16];
+};
+struct bpf_prog {
+	enum bpf_prog_type type;
+	u32 len;
+	struct bpf_prog_aux *aux;
+};
+
+struct kernel_siginfo {
+	int si_code;
 };
 
 struct linux_binprm {
@@ -384,7 +418,7 @@ struct io_accept {
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long di, si, dx, ax, orig_ax;
+	unsigned long di, si, dx, ax, r10, r8, orig_ax;
 };
 #define FUNC_ARG1(r) ((r)->di)
 #define FUNC_ARG2(r) ((r)->si)
@@ -393,9 +427,12 @@ struct pt_regs {
 #define CALL_ARG1(r) BPF_CORE_READ(r, di)
 #define CALL_ARG2(r) BPF_CORE_READ(r, si)
 #define CALL_ARG3(r) BPF_CORE_READ(r, dx)
+#define CALL_ARG4(r) BPF_CORE_READ(r, r10)
+#define CALL_ARG5(r) BPF_CORE_READ(r, r8)
 #define CALL_NUMBER(r) BPF_CORE_READ(r, orig_ax)
 /* TS_COMPAT of asm/thread_info.h: a 32-bit call, by whichever program */
 #define IN_COMPAT_CALL(t) (BPF_CORE_READ(t, thread_info.status) & 2)
+#define FINIT_MODULE 313
 #elif defined(__TARGET_ARCH_arm64)
 struct pt_regs {
 	u64 regs[31];
@@ -409,9 +446,12 @@ struct pt_regs {
 #define CALL_ARG1(r) BPF_CORE_READ(r, orig_x0)
 #define CALL_ARG2(r) BPF_CORE_READ(r, regs[1])
 #define CALL_ARG3(r) BPF_CORE_READ(r, regs[2])
+#define CALL_ARG4(r) BPF_CORE_READ(r, regs[3])
+#define CALL_ARG5(r) BPF_CORE_READ(r, regs[4])
 #define CALL_NUMBER(r) BPF_CORE_READ(r, syscallno)
 /* TIF_32BIT of asm/thread_info.h */
 #define IN_COMPAT_CALL(t) (BPF_CORE_READ(t, thread_info.flags) & (1 << 22))
+#define FINIT_MODULE 273
 #endif
 
 /* The classic tracepoints syscalls/sys_enter_* and sys_exit_*. */

@@ -164,6 +164,9 @@ struct scratch {
 		struct rec_socket socket;
 		struct rec_dns dns;
 		struct rec_cgroup cgroup;
+		struct rec_act act;
+		struct rec_credential credential;
+		struct rec_signal signal;
 		u64 room[1100];
 	} record;
 };

@@ -75,6 +75,8 @@ type round struct {
 	server   string   // address asked
 	cgroup   string   // name of the one made
 	cgroupID uint64
+	path2    string // asked for by acts, which is nowhere
+	number   uint32 // likewise, of nobody
 	begun    time.Time
 	waiting  []*trial
 	complete bool          // everything has been done
@@ -142,6 +144,8 @@ func (r *round) owns(e event.Event, self uint32) bool {
 	switch e := e.(type) {
 	case *event.Fork:
 		return r.starting || r.child != 0 && e.ChildPID == r.child
+	case *event.Signal:
+		return r.child != 0 && e.TargetPID == r.child || r.starting
 	case *event.DNS:
 		return r.name != "" && e.Question == r.name
 	case *event.Container:
@@ -156,7 +160,7 @@ func (r *round) owns(e event.Event, self uint32) bool {
 		return loopback(e.LocalAddress) && loopback(e.RemoteAddress) &&
 			(slices.Contains(r.ports, e.LocalPort) || slices.Contains(r.ports, e.RemotePort))
 	}
-	return false
+	return r.acted(e)
 }
 
 // Once does one thing of each kind that a hook observes now, and waits until all are told,
@@ -185,7 +189,7 @@ func (c *Canary) try() (results []Result, other uint32) {
 	c.mu.Unlock()
 
 	done := c.process(r, hooks)
-	for _, act := range []func(*round) []*trial{tcp4, tcp6, local, names, group} {
+	for _, act := range []func(*round) []*trial{tcp4, tcp6, local, names, group, acts} {
 		c.mu.Lock() // what is told of it is looked at when it is known what to look for
 		ts := act(r)
 		for _, t := range ts {

@@ -61,6 +61,7 @@ func (c *Canary) start(r *round, exit *trial) error {
 	if err != nil {
 		return err
 	}
+	_ = unix.Kill(pid, unix.SIGCONT) // which says nothing to it
 	// Its pid is its own until we have waited for it.
 	stuck := time.AfterFunc(Patience, func() { unix.Kill(pid, unix.SIGKILL) })
 	defer stuck.Stop()
@@ -107,7 +108,8 @@ func (c *Canary) process(r *round, hooks []event.Hook) []*trial {
 		x := e.(*event.Exit)
 		return wrong("exit_code", x.ExitCode == childCode) + wrong("signal", x.Signal == 0) + wrong("process_id", x.Start != 0)
 	}
-	all := []*trial{fork, exec, exit}
+	sent := signal(r)
+	all := []*trial{fork, exec, sent, exit}
 	c.mu.Lock()
 	for _, t := range all {
 		t.done = time.Now()

@@ -26,6 +26,9 @@ type Batch struct {
 	policy     slab[Policy]
 	container  slab[Container]
 	alert      slab[Alert]
+	bpf        slab[BPF]
+	namespace  slab[Namespace]
+	memory     slab[Memory]
 }
 
 // slab hands out the elements of chunks that never move.
@@ -61,6 +64,7 @@ func (b *Batch) Release() {
 	b.file.used, b.credential.used, b.ptrace.used, b.signal.used = 0, 0, 0, 0
 	b.module.used, b.mount.used, b.user.used, b.policy.used = 0, 0, 0, 0
 	b.container.used, b.alert.used = 0, 0
+	b.bpf.used, b.namespace.used, b.memory.used = 0, 0, 0
 	batches.Put(b)
 }
 
@@ -104,6 +108,12 @@ func (b *Batch) Add(id ID) Event {
 		e = b.container.next()
 	case KindAlert:
 		e = b.alert.next()
+	case KindBPF:
+		e = b.bpf.next()
+	case KindNamespace:
+		e = b.namespace.next()
+	case KindMemory:
+		e = b.memory.next()
 	default:
 		return nil
 	}

@@ -31,7 +31,10 @@ const (
 	KindPtrace     ID = 13
 	KindSignal     ID = 14
 	KindModule     ID = 15
+	KindBPF        ID = 16
 	KindMount      ID = 17
+	KindNamespace  ID = 18
+	KindMemory     ID = 19
 	KindUser       ID = 20
 	KindContainer  ID = 21
 	KindPolicy     ID = 23
@@ -46,6 +49,7 @@ var names = [MaxKind + 1]string{
 	KindBind: "bind", KindListen: "listen", KindClose: "close", KindDNS: "dns", KindLoss: "loss",
 	KindFile: "file", KindCredential: "credential", KindPtrace: "ptrace", KindSignal: "signal",
 	KindModule: "module", KindMount: "mount", KindUser: "user", KindContainer: "container", KindPolicy: "policy", KindAlert: "alert",
+	KindBPF: "bpf", KindNamespace: "namespace", KindMemory: "memory",
 }
 
 // String is the kind's name, or its number when there is no such kind.
@@ -87,7 +91,7 @@ type Kind struct {
 // Kinds is every kind, in the order of their numbers.
 var Kinds = []*Kind{
 	execKind, forkKind, exitKind, connectKind, acceptKind, bindKind, listenKind, closeKind, dnsKind, lossKind,
-	fileKind, credentialKind, ptraceKind, signalKind, moduleKind, mountKind, userKind, containerKind, policyKind, alertKind,
+	fileKind, credentialKind, ptraceKind, signalKind, moduleKind, bpfKind, mountKind, namespaceKind, memoryKind, userKind, containerKind, policyKind, alertKind,
 }
 
 var byID = index(Kinds)

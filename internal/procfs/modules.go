@@ -2,6 +2,8 @@ package procfs
 
 import (
 	"bytes"
+	"errors"
+	"os"
 	"path/filepath"
 	"strconv"
 )
@@ -24,6 +26,12 @@ func (fs FS) Modules() ([]Module, error) {
 		return nil, err
 	}
 	return ParseModules(b), nil
+}
+
+// HasModules reports whether the kernel was built with modules.
+func (fs FS) HasModules() bool {
+	_, err := os.Stat(filepath.Join(fs.Proc, "modules"))
+	return !errors.Is(err, os.ErrNotExist)
 }
 
 // ParseModules reads /proc/modules (kernel/module/procfs.c): name, size, references,

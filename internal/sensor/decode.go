@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strconv"
 	"unsafe"
 
@@ -35,12 +36,13 @@ type decoder struct {
 	addrs   map[[17]byte]string
 	ttys    map[uint64]string
 	exits   recent
+	self    uint32 // this process, as it calls itself
 	sun     []byte
 	count   [bpf.GoshawkKindKIND_MAX]tally
 }
 
 func newDecoder(o *Options) *decoder {
-	d := &decoder{bootID: o.BootID, pages: pageSize, addrs: map[[17]byte]string{}, ttys: map[uint64]string{}}
+	d := &decoder{bootID: o.BootID, pages: pageSize, addrs: map[[17]byte]string{}, ttys: map[uint64]string{}, self: uint32(os.Getpid())}
 	if len(o.Env) > 0 {
 		d.env = map[string]bool{}
 		for _, n := range o.Env {
@@ -73,6 +75,12 @@ func (d *decoder) record(raw []byte, dr *drain) error {
 		return d.dns(raw, dr)
 	case event.KindContainer:
 		return d.cgroup(raw, dr.batch)
+	case event.KindPtrace, event.KindModule, event.KindBPF, event.KindMount, event.KindNamespace, event.KindMemory:
+		return d.act(raw, dr.batch)
+	case event.KindCredential:
+		return d.credential(raw, dr.batch)
+	case event.KindSignal:
+		return d.signal(raw, dr.batch)
 	}
 	return fmt.Errorf("%w, %d", errKind, head.Kind)
 }
@@ -339,6 +347,7 @@ func (s *Sensor) counts() []event.Count {
 		add(id, event.Filtered, "merged", t.merged.Load())
 		add(id, event.Filtered, "not_asked_here", t.answers.Load())
 		add(id, event.Filtered, "repeated", t.repeated.Load())
+		add(id, event.Filtered, "own", t.own.Load())
 	}
 	return out
 }

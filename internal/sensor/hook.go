@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -53,6 +54,9 @@ type hook struct {
 	kinds []event.ID
 	tiers []tier // best first
 }
+
+// absent reports whether the kernel has nothing that the hook could tell of.
+func (h *hook) absent(fs procfs.FS) bool { return h.name == "module" && !fs.HasModules() }
 
 // hooks is every place where we look, best tier first. A better tier (LSM, fentry, kprobe)
 // goes on top of its list.
@@ -140,6 +144,58 @@ var hooks = []hook{
 		{"raw_tp", []string{"on_cgroup_mkdir_raw_tp", "on_cgroup_rmdir_raw_tp", "on_cgroup_rename_raw_tp"}},
 		{"tracepoint", []string{"on_cgroup_mkdir_tracepoint", "on_cgroup_rmdir_tracepoint", "on_cgroup_rename_tracepoint"}},
 	}},
+	{"credential", []event.ID{event.KindCredential}, []tier{
+		{"fentry", []string{"on_commit_fentry"}},
+		{"kprobe", []string{"on_commit_kprobe"}},
+		{"tracepoint_pair", pairs(credentialNames...)},
+	}},
+	{"ptrace", []event.ID{event.KindPtrace}, acts("ptrace", "process_vm_readv", "process_vm_writev")},
+	{"signal", []event.ID{event.KindSignal}, []tier{
+		{"tp_btf", []string{"on_signal_tp_btf"}},
+		{"raw_tp", []string{"on_signal_raw_tp"}},
+		{"tracepoint", []string{"on_signal_tracepoint"}},
+	}},
+	{"module", []event.ID{event.KindModule}, []tier{
+		{"tp_btf", []string{"on_module_load_tp_btf", "on_module_free_tp_btf"}},
+		{"raw_tp", []string{"on_module_load_raw_tp", "on_module_free_raw_tp"}},
+		{"tracepoint", []string{"on_module_load_tracepoint", "on_module_free_tracepoint"}},
+	}},
+	{"mount", []event.ID{event.KindMount}, acts("mount", "umount", "pivot_root", "move_mount?", "mount_setattr?")},
+	{"namespace", []event.ID{event.KindNamespace}, acts("setns", "unshare", "chroot")},
+	{"memory", []event.ID{event.KindMemory}, acts("memfd_create", "mprotect", "mmap")},
+	// The last: what we load and attach ourselves is over by then, but for the iterator.
+	{"bpf", []event.ID{event.KindBPF}, acts("bpf")},
+}
+
+// credentialNames are the system calls that change who a process is.
+var credentialNames = []string{"setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid", "setgroups", "capset"}
+
+// acts are the tiers of a hook on system calls (bpf/act.bpf.h): on the functions behind them,
+// which no other call pays for, or on their tracepoints, for which all do. Calls with ? are
+// later than some kernels.
+func acts(calls ...string) []tier {
+	function := "__x64_sys_"
+	if runtime.GOARCH == "arm64" {
+		function = "__arm64_sys_"
+	}
+	t := []tier{{name: "fexit"}, {name: "kprobe"}, {name: "tracepoint"}, {name: "tracepoint_pair", programs: pairs(calls...)}}
+	for _, c := range calls {
+		name := strings.TrimSuffix(c, "?")
+		t[0].programs = append(t[0].programs, "on_"+name+"_fexit@"+function+c)
+		t[1].programs = append(t[1].programs, both("on_"+name, function+c)...)
+		t[2].programs = append(t[2].programs, "on_"+name+"_exit@syscalls/sys_exit_"+c)
+	}
+	return t
+}
+
+// pairs are the programs on entry to and exit from system calls.
+func pairs(calls ...string) []string {
+	var out []string
+	for _, c := range calls {
+		name := strings.TrimSuffix(c, "?")
+		out = append(out, "on_"+name+"_pair_enter@syscalls/sys_enter_"+c, "on_"+name+"_pair_exit@syscalls/sys_exit_"+c)
+	}
+	return out
 }
 
 // beside are hooks for what the tracepoints of system calls do not tell of (bpf/way.bpf.h): they
@@ -318,7 +374,7 @@ func (l *loader) attachAll(hooks []hook, wanted, asked uint64) ([]*attached, err
 	var denied error
 	works := 0
 	for i := range hooks {
-		if kindMask(hooks[i].kinds)&wanted == 0 || hooks[i].name == fileHook && !l.wantFiles {
+		if kindMask(hooks[i].kinds)&wanted == 0 || hooks[i].name == fileHook && !l.wantFiles || hooks[i].absent(l.fs) {
 			continue
 		}
 		if of := beside[hooks[i].name]; of != nil && !slices.ContainsFunc(all, func(a *attached) bool {

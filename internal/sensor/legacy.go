@@ -85,6 +85,17 @@ var legacyHooks = []hook{
 	{"cgroup", []event.ID{event.KindContainer}, []tier{
 		{"tracepoint", []string{"on_cgroup_mkdir_tracepoint", "on_cgroup_rmdir_tracepoint", "on_cgroup_rename_tracepoint"}},
 	}},
+	{"credential", []event.ID{event.KindCredential}, []tier{
+		{"kprobe", []string{"on_commit_kprobe"}},
+		{"tracepoint_pair", pairs(credentialNames...)},
+	}},
+	{"ptrace", []event.ID{event.KindPtrace}, []tier{{"tracepoint_pair", pairs("ptrace", "process_vm_readv", "process_vm_writev")}}},
+	{"signal", []event.ID{event.KindSignal}, []tier{{"tracepoint", []string{"on_signal_tracepoint"}}}},
+	{"module", []event.ID{event.KindModule}, []tier{{"tracepoint", []string{"on_module_load_tracepoint", "on_module_free_tracepoint"}}}},
+	{"mount", []event.ID{event.KindMount}, []tier{{"tracepoint_pair", pairs("mount", "umount", "pivot_root")}}},
+	{"namespace", []event.ID{event.KindNamespace}, []tier{{"tracepoint_pair", pairs("setns", "unshare", "chroot")}}},
+	{"memory", []event.ID{event.KindMemory}, []tier{{"tracepoint_pair", pairs("memfd_create?", "mprotect", "mmap?")}}},
+	{"bpf", []event.ID{event.KindBPF}, []tier{{"tracepoint_pair", pairs("bpf?")}}},
 }
 
 // choose returns the object called name; for "", the best that this kernel takes.

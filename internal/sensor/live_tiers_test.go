@@ -21,7 +21,7 @@ var refusals = []struct {
 	tiers   string
 	why     string
 }{
-	{"5.10.", "connect accept bind listen", "tracepoint", "bpf_task_pt_regs() is there since 5.15"},
+	{"5.10.", "connect accept bind listen ptrace bpf mount namespace memory", "tracepoint", "bpf_task_pt_regs() is there since 5.15"},
 	{"5.10.", "io_uring", "tp_btf raw_tp", "io_uring_complete is given the request since 5.19"},
 	{"-fc", "", "fexit fentry", "trampolines are refused to everybody (EPERM); seen on all of make test-kernels"},
 	{"-fc", "", "kprobe", "built without CONFIG_KPROBES; seen on all of make test-kernels"},
@@ -51,6 +51,8 @@ var tested = map[string]string{
 	"listen": "TestLiveSocket", "datagram": "TestLiveSocket",
 	"bind_below": "TestLiveWays", "connect_below": "TestLiveWays", "io_uring": "TestLiveWays",
 	"dns": "TestLiveDNS", "file": "TestLiveFile", "cgroup": "TestLiveCgroup",
+	"credential": "TestLiveActs", "ptrace": "TestLiveActs", "signal": "TestLiveActs", "module": "TestLiveModule", "bpf": "TestLiveActs",
+	"mount": "TestLiveActs", "namespace": "TestLiveActs", "memory": "TestLiveActs",
 }
 
 func TestTiersTested(t *testing.T) {

@@ -23,17 +23,21 @@ var files = map[string][]string{
 // twins are the Go sides of what crosses from the kernel. TestWireLayout fails for a rec_
 // structure that is not here.
 var twins = map[string]reflect.Type{
-	"rec_head":   reflect.TypeFor[bpf.GoshawkRecHead](),
-	"rec_exec":   reflect.TypeFor[bpf.GoshawkRecExec](),
-	"rec_fork":   reflect.TypeFor[bpf.GoshawkRecFork](),
-	"rec_exit":   reflect.TypeFor[bpf.GoshawkRecExit](),
-	"rec_socket": reflect.TypeFor[bpf.GoshawkRecSocket](),
-	"rec_dns":    reflect.TypeFor[bpf.GoshawkRecDns](),
-	"rec_cgroup": reflect.TypeFor[bpf.GoshawkRecCgroup](),
-	"state_busy": reflect.TypeFor[bpf.GoshawkStateBusy](),
-	"settings":   reflect.TypeFor[bpf.LegacySettings](),
-	"span":       reflect.TypeFor[bpf.GoshawkSpan](),
-	"counts":     reflect.TypeFor[bpf.GoshawkCounts](),
+	"rec_head":       reflect.TypeFor[bpf.GoshawkRecHead](),
+	"rec_exec":       reflect.TypeFor[bpf.GoshawkRecExec](),
+	"rec_fork":       reflect.TypeFor[bpf.GoshawkRecFork](),
+	"rec_exit":       reflect.TypeFor[bpf.GoshawkRecExit](),
+	"rec_socket":     reflect.TypeFor[bpf.GoshawkRecSocket](),
+	"rec_dns":        reflect.TypeFor[bpf.GoshawkRecDns](),
+	"rec_cgroup":     reflect.TypeFor[bpf.GoshawkRecCgroup](),
+	"rec_act":        reflect.TypeFor[bpf.GoshawkRecAct](),
+	"rec_cred":       reflect.TypeFor[bpf.GoshawkRecCred](),
+	"rec_credential": reflect.TypeFor[bpf.GoshawkRecCredential](),
+	"rec_signal":     reflect.TypeFor[bpf.GoshawkRecSignal](),
+	"state_busy":     reflect.TypeFor[bpf.GoshawkStateBusy](),
+	"settings":       reflect.TypeFor[bpf.LegacySettings](),
+	"span":           reflect.TypeFor[bpf.GoshawkSpan](),
+	"counts":         reflect.TypeFor[bpf.GoshawkCounts](),
 }
 
 // objectOf names structures that one object alone has.
@@ -194,8 +198,7 @@ func TestKindsComplete(t *testing.T) {
 // notOfBPF are the kinds that BPF programs do not report: losses and alerts are told by the agent, the
 // others by the audit subsystem. A kind leaves the list with its first program.
 var notOfBPF = []event.ID{
-	event.KindLoss, event.KindFile, event.KindCredential, event.KindPtrace, event.KindSignal, event.KindModule,
-	event.KindMount, event.KindUser, event.KindPolicy, event.KindAlert,
+	event.KindLoss, event.KindFile, event.KindUser, event.KindPolicy, event.KindAlert,
 }
 
 // Every program is in a tier, every tier's programs exist in the object of each architecture,

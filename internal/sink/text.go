@@ -62,7 +62,8 @@ func kindColor(id event.ID) string {
 		return purple
 	case event.KindFile, event.KindUser:
 		return yellow
-	case event.KindLoss, event.KindCredential, event.KindPtrace, event.KindModule, event.KindMount, event.KindPolicy, event.KindAlert:
+	case event.KindLoss, event.KindCredential, event.KindPtrace, event.KindModule, event.KindMount, event.KindPolicy, event.KindAlert, event.KindBPF,
+		event.KindNamespace, event.KindMemory:
 		return red
 	}
 	return dim
@@ -205,6 +206,24 @@ func (t *Text) appendWhat(dst []byte, e event.Event) []byte {
 	case *event.Mount:
 		dst = append(appendPlain(dst, e.Operation), ' ')
 		dst = appendWords(dst, e.FilesystemType, e.Source, e.Target)
+		return t.appendResult(dst, e.Result)
+	case *event.BPF:
+		dst = append(appendPlain(dst, e.Operation), ' ')
+		dst = appendWords(dst, e.ProgramType, e.ProgramName, e.AttachPoint)
+		return t.appendResult(dst, e.Result)
+	case *event.Namespace:
+		dst = append(appendPlain(dst, e.Operation), ' ')
+		dst = appendWords(dst, e.Namespaces, e.TargetPath)
+		if e.Inode != 0 {
+			dst = append(strconv.AppendUint(append(dst, '['), e.Inode, 10), ']')
+		}
+		return t.appendResult(dst, e.Result)
+	case *event.Memory:
+		dst = append(appendPlain(dst, e.Operation), ' ')
+		dst = appendWords(dst, e.Name, e.Protection, e.Flags)
+		if e.Length != 0 {
+			dst = appendBytes(append(dst, ' '), e.Length)
+		}
 		return t.appendResult(dst, e.Result)
 	case *event.User:
 		return t.appendUserEvent(dst, e)

@@ -149,7 +149,7 @@ func TestNativeTables(t *testing.T) {
 		}
 	}
 	want := []string{"exec_events", "fork_events", "exit_events", "network_events", "dns_events", "loss_events",
-		"filesystem_events", "credential_events", "ptrace_events", "signal_events", "module_events", "mount_events",
+		"filesystem_events", "credential_events", "ptrace_events", "signal_events", "module_events", "bpf_events", "mount_events", "namespace_events", "memory_events",
 		"session_events", "container_events", "policy_events", "alerts",
 		"process_events", "socket_events", "file_events", "process_file_events", "user_events", "selinux_events", "apparmor_events",
 		"seccomp_events", "bpf_process_events", "bpf_socket_events"}

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
+/* System calls that reach into other processes, load code into the kernel, or change what a
+ * process sees: ptrace, bpf, mount and its kin, namespaces, executable memory. All are rare but
+ * mmap and mprotect, of which programs look at two numbers only.
+ *
+ * The best tiers stand on the functions behind the system calls (__x64_sys_mount and so on), so
+ * that no other call pays. What the caller named is read from its memory when the call returns,
+ * and another thread may have changed it by then: FLAG_USER_TEXT says so.
+ */
+
+struct act {
+	u64 args[5];
+	u32 kind;
+	u32 call; /* enum act_call */
+};
+
+/* Requests of ptrace(2): traceme, poke*, setregs, setfpregs, attach; setregset and seize are above. */
+#define PTRACE_ACTS (1ULL << 0 | 7ULL << 4 | 1ULL << 13 | 1ULL << 15 | 1ULL << 16)
+/* Commands of bpf(2): prog_load, prog_attach, prog_detach, raw_tracepoint_open, link_create, _update, _detach. */
+#define BPF_ACTS (1ULL << 5 | 1ULL << 8 | 1ULL << 9 | 1ULL << 17 | 1ULL << 28 | 1ULL << 29 | 1ULL << 34)
+
+#define PROT_EXEC 4
+#define PROT_WRITE 2
+#define MAP_ANONYMOUS 0x20
+
+static __always_inline struct file *file_of(struct task_struct *t, int fd)
+{
+	struct file **table, *file = NULL;
+	struct fdtable *fdt;
+
+	fdt = BPF_CORE_READ(t, files, fdt);
+	if (fd < 0 || (u32)fd >= BPF_CORE_READ(fdt, max_fds))
+		return NULL;
+	table = BPF_CORE_READ(fdt, fd);
+	bpf_probe_read_kernel(&file, sizeof(file), table + fd);
+	return file;
+}
+
+/* The processes of which executable memory was told, by what they did: a compiler that makes
+ * code as it runs does so without end.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, u64);
+	__type(value, u64);
+} executable SEC(".maps");
+
+static __always_inline bool told_before(struct task_struct *t, const struct act *a)
+{
+	u64 key = (u64)BPF_CORE_READ(t, tgid) << 8 | a->call, *seen;
+	u64 start = start_of(BPF_CORE_READ(t, group_leader));
+
+	seen = bpf_map_lookup_elem(&executable, &key);
+	if (seen && *seen == start)
+		return true;
+	bpf_map_update_elem(&executable, &key, &start, BPF_ANY);
+	return false;
+}
+
+/* Whether the numbers alone make a call worth telling. */
+static __always_inline bool is_act(const struct act *a, long ret)
+{
+	u64 n = a->args[0];
+
+	switch (a->call) {
+	case ACT_PTRACE: /* those that take hold of a process or change it */
+		if (n >= 0x4205)
+			return n <= 0x4206;
+		return n <= 16 && PTRACE_ACTS >> n & 1;
+	case ACT_BPF: /* programs loaded and attached, not the maps that agents read all day */
+		return n <= 34 && BPF_ACTS >> n & 1;
+	case ACT_MPROTECT:
+		return a->args[2] & PROT_EXEC;
+	case ACT_MMAP:
+		return (a->args[2] & PROT_EXEC) && (a->args[2] & PROT_WRITE || a->args[3] & MAP_ANONYMOUS);
+	}
+	return true;
+}
+
+/* bpf(2): the program, as the kernel has it by now. */
+static __always_inline void put_program(struct build *b, struct rec_act *r, struct task_struct *t, const struct act *a, long ret)
+{
+	u32 attr[18] = {};
+	int fd = -1;
+	struct file *file;
+	struct bpf_prog *prog;
+	u32 size = a->args[2];
+
+	if (size > sizeof(attr))
+		size = sizeof(attr);
+	/* Constant sizes please the verifier. */
+	if (size == sizeof(attr))
+		bpf_probe_read_user(attr, sizeof(attr), (void *)a->args[1]);
+	else if (size >= 16)
+		bpf_probe_read_user(attr, 16, (void *)a->args[1]);
+	else if (size >= 12)
+		bpf_probe_read_user(attr, 12, (void *)a->args[1]);
+	switch (a->args[0]) {
+	case 5: /* BPF_PROG_LOAD */
+		r->value = attr[0];
+		r->args[1] = attr[1]; /* instructions */
+		r->args[2] = attr[17]; /* expected_attach_type */
+		fd = ret >= 0 ? ret : -1;
+		break;
+	case 8: /* BPF_PROG_ATTACH, BPF_PROG_DETACH */
+	case 9:
+		r->args[2] = attr[2];
+		fd = attr[1];
+		break;
+	case 17: /* BPF_RAW_TRACEPOINT_OPEN */
+		fd = attr[2];
+		if (attr[0] || attr[1])
+			put_str(b, (void *)((u64)attr[1] << 32 | attr[0]), true, &r->type);
+		break;
+	case 28: /* BPF_LINK_CREATE */
+		r->args[2] = attr[2];
+		fd = attr[0];
+		break;
+	}
+	if (a->args[0] != 5 && fd == 0)
+		return;
+	file = file_of(t, fd);
+	if (!file)
+		return;
+	prog = BPF_CORE_READ(file, private_data);
+	r->object = BPF_CORE_READ(prog, aux, id);
+	r->value = BPF_CORE_READ(prog, type);
+	put_str(b, (const char *)BPF_CORE_READ(prog, aux) + bpf_core_field_offset(struct bpf_prog_aux, name), false, &r->source);
+	if (a->args[0] == 5)
+		r->head.flags &= ~FLAG_USER_TEXT;
+}
+
+SHARED int emit_act(CTX_PARAM const struct act *a, long ret)
+{
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+	u32 slot = this_cpu(), kind = a->kind;
+	struct rec_act *r;
+	struct build *b;
+
+	if (!wanted(kind))
+		return 0;
+	COUNT(kind, generated);
+	if ((a->call == ACT_MPROTECT || a->call == ACT_MMAP) && told_before(t, a)) {
+		COUNT(kind, filtered);
+		return 0;
+	}
+	b = bpf_map_lookup_elem(&builds, &slot);
+	if (!b) {
+		COUNT(kind, lost_map);
+		return 0;
+	}
+	r = (void *)b->data;
+	fill_head(&r->head, t, kind, 0);
+	r->args[0] = a->args[0];
+	r->args[1] = a->args[1];
+	r->args[2] = a->args[2];
+	r->args[3] = a->args[3];
+	r->args[4] = a->args[4];
+	r->object = 0;
+	r->result = ret < 0 && ret >= -4095 ? ret : 0;
+	r->value = 0;
+	r->call = a->call;
+	r->pad[0] = r->pad[1] = r->pad[2] = 0;
+	b->off = sizeof(*r);
+	r->source.off = r->target.off = r->type.off = r->data.off = b->off;
+	r->source.len = r->target.len = r->type.len = r->data.len = 0;
+	if (a->call != ACT_SETNS && a->call != ACT_UNSHARE && a->call != ACT_MPROTECT && a->call != ACT_MMAP)
+		r->head.flags |= FLAG_USER_TEXT;
+	switch (a->call) {
+	case ACT_MOUNT:
+		put_str(b, (void *)a->args[0], true, &r->source);
+		put_str(b, (void *)a->args[1], true, &r->target);
+		if (a->args[2])
+			put_str(b, (void *)a->args[2], true, &r->type);
+		if (a->args[4])
+			put_str(b, (void *)a->args[4], true, &r->data);
+		break;
+	case ACT_MOVE_MOUNT:
+		put_str(b, (void *)a->args[1], true, &r->source);
+		put_str(b, (void *)a->args[3], true, &r->target);
+		break;
+	case ACT_PIVOT_ROOT:
+	case ACT_UMOUNT:
+	case ACT_CHROOT:
+		put_str(b, (void *)a->args[0], true, &r->target);
+		break;
+	case ACT_MOUNT_SETATTR:
+		put_str(b, (void *)a->args[1], true, &r->target);
+		break;
+	case ACT_MEMFD_CREATE:
+		put_str(b, (void *)a->args[0], true, &r->source);
+		break;
+	case ACT_SETNS: {
+		struct file *file = file_of(t, a->args[0]);
+
+		if (file)
+			r->object = BPF_CORE_READ(file, f_inode, i_ino);
+		break;
+	}
+	case ACT_BPF:
+		put_program(b, r, t, a, ret);
+		break;
+	}
+	r->head.size = b->off;
+	if (OUTPUT(critical, b->data, b->off))
+		COUNT(kind, lost_ring);
+	return 0;
+}
+
+/* What a call did, once it has returned. */
+static __always_inline int act_done(CTX_PARAM const struct act *a, long ret)
+{
+	if (!is_act(a, ret))
+		return 0;
+	hold_cpu();
+	return release_cpu(emit_act(CTX a, ret));
+}
+
+#define ACT_OF(number, which) {.kind = (number), .call = (which)}
+
+/* Calls under way, by thread, for tiers that see a call twice. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, NO_PREALLOC);
+	__type(key, u32);
+	__type(value, struct act);
+} acts SEC(".maps");
+
+static __always_inline int act_begins(struct act *a)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+
+	if (wanted(a->kind) && is_act(a, 0) && bpf_map_update_elem(&acts, &tid, a, BPF_ANY)) {
+		COUNT(a->kind, generated);
+		COUNT(a->kind, lost_map);
+	}
+	return 0;
+}
+
+static __always_inline bool act_ends(struct act *to, u32 call)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct act *a = bpf_map_lookup_elem(&acts, &tid);
+
+	if (!a || a->call != call)
+		return false;
+	*to = *a;
+	bpf_map_delete_elem(&acts, &tid);
+	return true;
+}
+
+static __always_inline void act_of_regs(struct act *a, const struct pt_regs *regs)
+{
+	a->args[0] = CALL_ARG1(regs);
+	a->args[1] = CALL_ARG2(regs);
+	a->args[2] = CALL_ARG3(regs);
+	a->args[3] = CALL_ARG4(regs);
+	a->args[4] = CALL_ARG5(regs);
+}
+
+/* A program that looks past the arguments of its call is not attached. */
+static __always_inline void act_of_entry(struct act *a, struct trace_event_raw_sys_enter *ctx, const int n)
+{
+	a->args[0] = ctx->args[0];
+	if (n > 1)
+		a->args[1] = ctx->args[1];
+	if (n > 2)
+		a->args[2] = ctx->args[2];
+	if (n > 3)
+		a->args[3] = ctx->args[3];
+	if (n > 4)
+		a->args[4] = ctx->args[4];
+}
+
+#define ACT_PAIR(name, kind, which, n)                                    \
+	SEC("tracepoint/syscalls/sys_enter_" #name)                       \
+	int on_##name##_pair_enter(struct trace_event_raw_sys_enter *ctx) \
+	{                                                                 \
+		struct act a = ACT_OF(kind, which);                       \
+                                                                          \
+		act_of_entry(&a, ctx, n);                                 \
+		return act_begins(&a);                                    \
+	}                                                                 \
+	SEC("tracepoint/syscalls/sys_exit_" #name)                        \
+	int on_##name##_pair_exit(struct trace_event_raw_sys_exit *ctx)   \
+	{                                                                 \
+		struct act a;                                             \
+                                                                          \
+		return act_ends(&a, which) ? act_done(CTX &a, ctx->ret) : 0; \
+	}
+
+#ifndef LEGACY
+
+#define ACT(name, kind, which, n)                                                    \
+	SEC("fexit/bpf_fentry_test1")                                                \
+	int BPF_PROG(on_##name##_fexit, const struct pt_regs *regs, long ret)        \
+	{                                                                            \
+		struct act a = ACT_OF(kind, which);                                  \
+                                                                                     \
+		act_of_regs(&a, regs);                                               \
+		return act_done(CTX &a, ret);                                        \
+	}                                                                            \
+	SEC("kprobe/" #name)                                                         \
+	int on_##name##_kprobe(struct pt_regs *ctx)                                  \
+	{                                                                            \
+		struct act a = ACT_OF(kind, which);                                  \
+                                                                                     \
+		act_of_regs(&a, (void *)FUNC_ARG1(ctx));                             \
+		return act_begins(&a);                                               \
+	}                                                                            \
+	SEC("kretprobe/" #name)                                                      \
+	int on_##name##_kretprobe(struct pt_regs *ctx)                               \
+	{                                                                            \
+		struct act a;                                                        \
+		long ret = FUNC_RESULT(ctx);                                         \
+                                                                                     \
+		return act_ends(&a, which) ? act_done(CTX &a, ret) : 0;              \
+	}                                                                            \
+	SEC("tracepoint/syscalls/sys_exit_" #name)                                   \
+	int on_##name##_exit(struct trace_event_raw_sys_exit *ctx)                   \
+	{                                                                            \
+		struct act a = ACT_OF(kind, which);                                  \
+                                                                                     \
+		act_of_regs(&a, (void *)bpf_task_pt_regs(bpf_get_current_task_btf())); \
+		return act_done(CTX &a, ctx->ret);                                   \
+	}                                                                            \
+	ACT_PAIR(name, kind, which, n)
+
+#else
+
+#define ACT(name, kind, which, n) ACT_PAIR(name, kind, which, n)
+
+#endif
+
+ACT(ptrace, KIND_PTRACE, ACT_PTRACE, 4)
+ACT(process_vm_readv, KIND_PTRACE, ACT_PROCESS_VM_READV, 5)
+ACT(process_vm_writev, KIND_PTRACE, ACT_PROCESS_VM_WRITEV, 5)
+ACT(bpf, KIND_BPF, ACT_BPF, 3)
+ACT(mount, KIND_MOUNT, ACT_MOUNT, 5)
+ACT(umount, KIND_MOUNT, ACT_UMOUNT, 2)
+ACT(pivot_root, KIND_MOUNT, ACT_PIVOT_ROOT, 2)
+ACT(setns, KIND_NAMESPACE, ACT_SETNS, 2)
+ACT(unshare, KIND_NAMESPACE, ACT_UNSHARE, 1)
+ACT(chroot, KIND_NAMESPACE, ACT_CHROOT, 1)
+ACT(memfd_create, KIND_MEMORY, ACT_MEMFD_CREATE, 2)
+ACT(mprotect, KIND_MEMORY, ACT_MPROTECT, 3)
+ACT(mmap, KIND_MEMORY, ACT_MMAP, 5)
+#ifndef LEGACY /* later than what that is for */
+ACT(move_mount, KIND_MOUNT, ACT_MOVE_MOUNT, 5)
+ACT(mount_setattr, KIND_MOUNT, ACT_MOUNT_SETATTR, 5)
+#endif
