@@ -224,11 +224,22 @@ func (c *Canary) try() (results []Result, other uint32) {
 	}
 	for i := range hooks {
 		if h := &hooks[i]; h.Tier != "" && !tried[h.Source+h.Name] {
-			results = append(results, Result{Hook: h.Name, Source: h.Source, Kind: h.Kinds[0], What: "nothing",
-				Skipped: "nothing is known that would try it without harm"})
+			why := Untried[h.Name]
+			if why == "" {
+				why = "nothing is known that would try it without harm"
+			}
+			results = append(results, Result{Hook: h.Name, Source: h.Source, Kind: h.Kinds[0], What: "nothing", Skipped: why})
 		}
 	}
 	return results, r.other
+}
+
+// Untried are hooks that no trial is for, with why.
+var Untried = map[string]string{
+	"file":          "it tells of the files that are watched, and not of what the agent itself does",
+	"bind_below":    "it tells of what comes by no native system call",
+	"connect_below": "it tells of what comes by no native system call",
+	"io_uring":      "it tells of what comes by io_uring",
 }
 
 // lostByKind sums what was lost on the way from the kernel, by kind.
