@@ -81,6 +81,7 @@ func newDaemonRun(flags *config.Flags, problems []config.Problem, errOut io.Writ
 	o.host = host{rootDir: flags.String("root_dir"), storeDir: flags.String("database_path"), socket: flags.String("socket")}
 	o.format, o.source, o.btf = "text", flags.String("source"), flags.String("btf")
 	o.kinds, o.env, o.tiers = words(flags.String("kinds")), words(flags.String("env")), words(flags.String("tier"))
+	o.rules = words(flags.String("rules"))
 	o.files, o.hash = &selection.Set{}, words(flags.String("hash"))
 	o.excludeExes, o.excludeUIDs, o.excludeContainers = words(flags.String("exclude_exe")), words(flags.String("exclude_uid")), words(flags.String("exclude_container"))
 	o.ringSize, o.canary = int(flags.Int("ring_size")), canaryInterval
@@ -227,7 +228,9 @@ func (d *daemon) open(ctx context.Context, memory *memory, out io.Writer) (err e
 	if d.watch.containers != nil {
 		containers = d.watch.containers.table
 	}
+	rules, ruleCounts := d.watch.rules()
 	d.agent = agent.New(agent.Options{
+		Rules: rules, RuleCounts: ruleCounts,
 		Inputs: d.inputs(), Processes: d.watch.processes, Containers: containers, Store: d.watch.store, StoreCounts: d.counts,
 		BootID: d.watch.bootID, Peak: fs.SelfPeak, Own: d.own, Warn: d.warn, Helping: d.options.helpers(), Select: d.watch.ofFiles,
 		Contents: d.watch.contents(),
@@ -320,6 +323,9 @@ func (d *daemon) work(ctx context.Context, hangup <-chan os.Signal) error {
 		d.remote.start(d, start)
 	}
 	start(func(ctx context.Context) { d.refresh(ctx, hangup) })
+	if d.watch.detection != nil {
+		start(d.watch.detection.follow)
+	}
 	if d.watch.sources != nil && d.watch.sources.canary != nil {
 		start(func(ctx context.Context) { d.watch.sources.canary.Run(ctx, d.options.canary, d.tellSilent) })
 	}

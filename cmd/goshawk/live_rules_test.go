@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
@@ -252,6 +253,63 @@ func TestLiveRules(t *testing.T) {
 			}
 			return os.Getpid()
 		}},
+		{"Process traced by what is no debugger", func(t *testing.T) int {
+			target := exec.Command("/bin/sleep", "60")
+			if err := target.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer target.Wait()
+			defer target.Process.Kill()
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			if err := unix.PtraceAttach(target.Process.Pid); err != nil {
+				t.Fatal(err)
+			}
+			return os.Getpid()
+		}},
+		{"Security agent ended or stopped", func(t *testing.T) int {
+			agent := exec.Command(copyOf(t, "/bin/sleep", filepath.Join(tmp, "auditd")), "60")
+			if err := agent.Start(); err != nil {
+				t.Fatal(err)
+			}
+			agent.Process.Kill()
+			agent.Wait()
+			return os.Getpid()
+		}},
+		{"BPF program loaded", func(t *testing.T) int {
+			insns := [2]uint64{0xb7, 0x95} // r0 = 0; exit
+			licence := [4]byte{'G', 'P', 'L'}
+			attr := struct {
+				kind, count    uint32
+				insns, licence *byte
+				rest           [12]uint64
+			}{kind: 1, count: 2, insns: (*byte)(unsafe.Pointer(&insns[0])), licence: &licence[0]}
+			fd, _, e := unix.Syscall(unix.SYS_BPF, 5, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+			if e != 0 {
+				t.Fatal(e)
+			}
+			unix.Close(int(fd))
+			return os.Getpid()
+		}},
+		{"Namespace of another process entered", func(t *testing.T) int {
+			f, err := os.Open("/proc/self/ns/uts")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWUTS); err != nil {
+				t.Fatal(err)
+			}
+			return os.Getpid()
+		}},
+		{"Memory that is writable and executable at once", func(t *testing.T) int {
+			b, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Munmap(b)
+			return os.Getpid()
+		}},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			pid := tt.do(t)
@@ -323,5 +381,47 @@ func TestLiveRulesFollowed(t *testing.T) {
 	code, stderr := l.stop(os.Interrupt)
 	if code != 0 || !strings.Contains(stderr, "rules: 1 are followed now") || !strings.Contains(stderr, "bad.yml:1: Bad: the document has no detection") {
 		t.Errorf("exit code %d: %s", code, stderr)
+	}
+}
+
+// TestLiveDaemonRules has the daemon match rules, and asks it for the alert.
+func TestLiveDaemonRules(t *testing.T) {
+	needRoot(t)
+	root, dir := t.TempDir(), t.TempDir()
+	mark := fmt.Sprintf("mark-%d", os.Getpid())
+	text := fmt.Sprintf("title: Marked\nlogsource: {category: process_creation}\ndetection: {s: {'CommandLine|endswith': ' %s'}, condition: s}\n", mark)
+	if err := os.WriteFile(filepath.Join(dir, "a.yml"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(root, "osquery.conf")
+	if err := os.WriteFile(config, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("goshawk", "daemon", "--root_dir="+root, "--config_path="+config, "--source=ebpf", "--rules="+dir,
+		"--logger_path="+root, "--disable_watchdog")
+	said, err := os.Create(filepath.Join(root, "said"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	cmd.Stdout, cmd.Stderr = said, said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cmd.Process.Signal(os.Interrupt)
+		cmd.Wait()
+	}()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		runPID(t, exec.Command("/bin/true", mark))
+		out, err := exec.Command("goshawk", "query", "--root-dir", root, "--format", "json",
+			"SELECT path FROM alerts WHERE rule_name = 'Marked'").CombinedOutput()
+		if err == nil && strings.Contains(string(out), "true") {
+			return
+		}
+		if time.Now().After(end) {
+			text, _ := os.ReadFile(said.Name())
+			t.Fatalf("no alert within a minute: %v: %s\n%s", err, out, text)
+		}
 	}
 }
