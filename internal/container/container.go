@@ -59,6 +59,12 @@ func (f *Facts) merge(older *Facts) *Facts {
 	return &m
 }
 
+// whole reports whether the runtime itself has said all of it, and not only its files: those
+// lack the labels of Kubernetes' pods and of podman.
+func (f *Facts) whole() bool {
+	return f != nil && f.Image != "" && f.ImageID != "" && f.Runtime != Podman
+}
+
 // size is the memory that f takes, about.
 func (f *Facts) size() int {
 	return 256 + len(f.Runtime) + len(f.Name) + len(f.Image) + len(f.ImageID) + len(f.Digest) + len(f.Labels) +

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -17,6 +18,9 @@ import (
 type criAPI struct {
 	s       *socket
 	runtime string
+
+	mu        sync.Mutex
+	podLabels map[string]map[string]string // by sandbox
 }
 
 // criContainer is what is read of a Container, a ContainerStatus, a PodSandbox and a
@@ -28,6 +32,38 @@ type criContainer struct {
 	podUID, podNamespace     string // of sandboxes
 	sandbox                  bool
 	info                     []byte // JSON of the runtime's own, when asked for
+}
+
+// labelsOf returns the labels of a pod, by its sandbox: a kubelet gives its containers none of
+// them. Nil when they cannot be had.
+func (c *criAPI) labelsOf(ctx context.Context, sandbox string) map[string]string {
+	c.mu.Lock()
+	have, ok := c.podLabels[sandbox]
+	c.mu.Unlock()
+	if ok || sandbox == "" {
+		return have
+	}
+	answer, err := c.s.call(ctx, "/runtime.v1.RuntimeService/PodSandboxStatus", appendText(nil, 1, sandbox), 2*maxLabels)
+	if err != nil {
+		return nil
+	}
+	var x criContainer
+	err = fields(answer, func(n protowire.Number, v []byte) (err error) {
+		if n == 1 {
+			x, err = parseCRI(v, sandboxStatusFields)
+		}
+		return err
+	})
+	if err != nil || x.id != sandbox {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.podLabels == nil || len(c.podLabels) >= 256 {
+		c.podLabels = make(map[string]map[string]string)
+	}
+	c.podLabels[sandbox] = x.labels
+	return x.labels
 }
 
 // list returns the containers and the sandboxes that run.
@@ -88,7 +124,22 @@ func (c *criAPI) get(ctx context.Context, id string) (*criContainer, error) {
 	}
 	answer, err := c.s.call(ctx, "/runtime.v1.RuntimeService/ContainerStatus", request, 4*maxAnswer)
 	if err == nil {
-		return &x, fields(answer, parse(statusFields))
+		if err = fields(answer, parse(statusFields)); err != nil {
+			return nil, err
+		}
+		var info struct {
+			SandboxID string `json:"sandboxID"`
+		}
+		_ = json.Unmarshal(x.info, &info) // it is the runtime's own, and may be missing
+		for k, v := range c.labelsOf(ctx, info.SandboxID) {
+			if _, own := x.labels[k]; !own {
+				if x.labels == nil {
+					x.labels = make(map[string]string)
+				}
+				x.labels[k] = v
+			}
+		}
+		return &x, nil
 	}
 	if !errors.Is(err, errNone) {
 		return nil, err

@@ -122,8 +122,13 @@ func (d *DockerAPI) about(ctx context.Context, runtime, id string) (*Facts, erro
 	}
 	f := details.facts(runtime)
 	f.Digest = d.digest(ctx, details.Image)
-	if runtime == Podman && f.PodName == "" {
-		f.PodUID, f.PodName = d.pod(ctx, id)
+	if runtime == Podman {
+		if f.PodName == "" {
+			f.PodUID, f.PodName = d.pod(ctx, id)
+		}
+		// With --ipc host podman 4.3 answers IpcMode shareable. What it had runc do is in the
+		// container's configuration, which is read, too.
+		f.Confinement = event.Confinement{}
 	}
 	return f, nil
 }

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"maps"
 	"strings"
 
 	"github.com/goshawk-project/goshawk/internal/event"
@@ -179,16 +180,15 @@ func (t *Table) at(at root) *group {
 // ofNamespace finds the container of a process by its pid namespace alone.
 func (t *Table) ofNamespace(h *event.Header) *instance {
 	n := t.ns[h.PIDNamespace]
+	if n != nil && n.in != nil && n.in.gone {
+		delete(t.ns, h.PIDNamespace)
+		return nil
+	}
 	if n != nil && t.otherNamespace(n, h) {
 		n = nil
 	}
 	if n == nil {
-		if len(t.ns) >= maxNamespaces {
-			clear(t.ns)
-			t.count.containers += maxNamespaces
-		}
-		n = &namespace{}
-		t.ns[h.PIDNamespace] = n
+		n = t.namespace(h.PIDNamespace)
 	}
 	if h.ContainerPID == 1 {
 		n.start, n.pid = h.Start, h.PID
@@ -201,6 +201,29 @@ func (t *Table) ofNamespace(h *event.Header) *instance {
 		}
 	}
 	return n.in
+}
+
+// namespace enters a pid namespace anew.
+func (t *Table) namespace(number uint32) *namespace {
+	if len(t.ns) >= maxNamespaces {
+		maps.DeleteFunc(t.ns, func(_ uint32, n *namespace) bool { return n.died != 0 })
+	}
+	if len(t.ns) >= maxNamespaces {
+		clear(t.ns)
+		t.count.containers += maxNamespaces
+	}
+	n := &namespace{}
+	t.ns[number] = n
+	return n
+}
+
+// own notes that a container's first process has made a pid namespace: whoever enters that
+// without entering the cgroup (nsenter) is in the container, too.
+func (t *Table) own(h *event.Header, in *instance) {
+	if h.PIDNamespace != 0 && h.ContainerPID == 1 {
+		n := t.namespace(h.PIDNamespace)
+		n.in, n.pid, n.start = in, h.PID, h.Start
+	}
 }
 
 // otherNamespace reports whether the number of a pid namespace, which the kernel gives

@@ -169,6 +169,7 @@ func (t *Table) exec(e *event.Exec, in *instance) {
 	case in.initPID == 0 && (in.fresh || h.ContainerPID == 1), in.initNS > 1 && h.ContainerPID == 1:
 		first := in.initPID == 0
 		in.initPID, in.initStart, in.initNS = h.PID, h.Start, h.ContainerPID
+		t.own(h, in)
 		if first && in.fresh {
 			in.started = h.NTime
 			t.derive(h, event.ContainerStart, in).Args = e.Args

@@ -101,7 +101,7 @@ func TestHangingRuntime(t *testing.T) {
 		if err := ask(); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if took := time.Since(began); took < callTime/2 || took > 3*callTime {
+		if took := time.Since(began); took < callTime/2 || took > 12*callTime {
 			t.Errorf("%s: gave up after %v, want %v", name, took, callTime)
 		}
 	}

@@ -226,6 +226,7 @@ func (t *Table) Seed(e *event.Exec) {
 	if h.ContainerPID == 1 || in.initPID == 0 || in.initNS != 1 && h.Start < in.initStart {
 		in.initPID, in.initStart, in.initNS = h.PID, h.Start, h.ContainerPID
 		in.started = h.Start
+		t.own(h, in)
 	}
 }
 
@@ -515,7 +516,7 @@ func (t *Table) make(r Ref, g *group, nested bool) *instance {
 // inquire asks about a container of which nothing is known. One inside another is unknown
 // to the runtimes of this host, or an impostor.
 func (t *Table) inquire(in *instance, g *group) {
-	if in.nested || lasting(in.ID) && in.facts != nil && in.facts.Image != "" || in.Runtime == LXC || in.Runtime == Nspawn || in.Runtime == LibvirtLXC {
+	if in.nested || lasting(in.ID) && in.facts.whole() || in.Runtime == LXC || in.Runtime == Nspawn || in.Runtime == LibvirtLXC {
 		return
 	}
 	q := Request{Ref: in.Ref, V1: g.v1}

@@ -118,7 +118,7 @@ func (p *play) facts(e event.Container) string {
 
 // docker's answer about a container.
 func (p *play) docker(id, name, image string) {
-	p.facts(event.Container{Header: event.Header{ContainerID: id, ContainerName: name, Image: image}, Runtime: Docker})
+	p.facts(event.Container{Header: event.Header{ContainerID: id, ContainerName: name, Image: image}, ImageID: "sha256:1", Runtime: Docker})
 }
 
 func (p *play) want(rows ...string) {
@@ -308,6 +308,32 @@ func TestRuntimeComesIn(t *testing.T) {
 	p.exec(proc{pid: 195, ppid: 80, cgroup: 8}, "sh")
 	p.exit(proc{pid: 190, cgroup: 8}, 0)
 	p.want("create fedc", "start fedc agent", "exec fedc sh", "stop fedc status=0")
+}
+
+// Whoever enters a container's pid namespace is in the container, whatever the cgroup.
+func TestNsenter(t *testing.T) {
+	p := newPlay(t, Options{})
+	p.mkdir(7, path1)
+	init := proc{pid: 91, ppid: 80, cgroup: 7, ns: 5, nspid: 1, entered: true}
+	p.exec(init, "sh")
+	guest := proc{pid: 200, ppid: 199, cgroup: 1, ns: 5, nspid: 30, entered: true}
+	p.mkdir(1, "/")
+	p.is("guest", "0123", p.exec(guest, "sh"))
+	p.is("guest's child", "0123", p.exec(proc{pid: 201, ppid: 200, cgroup: 1, ns: 5, nspid: 31}, "id"))
+	p.exit(init, 0)
+	p.want("create 0123", "start 0123 sh", "exec 0123 sh", "stop 0123 status=0")
+	// The number of the namespace comes again.
+	p.is("another", "", p.exec(proc{pid: 300, cgroup: 1, ns: 5, nspid: 1, entered: true}, "unshare"))
+	for i := range uint32(3000) { // and what is over makes room
+		first := proc{pid: 1000 + i, ppid: 80, cgroup: 7, ns: 1000 + i, nspid: 1, entered: true}
+		p.mkdir(uint64(10000+i), fmt.Sprintf("/docker/%064x", i))
+		first.cgroup = uint64(10000 + i)
+		p.exec(first, "sh")
+		p.exit(first, 0)
+	}
+	if n := len(p.table.ns); n > maxNamespaces || p.table.count.containers != 0 {
+		t.Errorf("%d namespaces, %d given up", n, p.table.count.containers)
+	}
 }
 
 // A container that ctr has announced is one, although it has a cgroup in two hierarchies.

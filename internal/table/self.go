@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/goshawk-project/goshawk/internal/event"
@@ -139,10 +140,10 @@ func lossesTable(s Self) schema.Relation {
 
 // balance is what one source (or the store, or a sink) did with the events of one kind.
 type balance struct {
-	source, err                                                  string
-	kind                                                         event.ID
-	active                                                       bool
-	generated, delivered, filtered, lost, late, expired, evicted uint64
+	source, err, failures                                                string
+	kind                                                                 event.ID
+	active                                                               bool
+	generated, delivered, filtered, lost, late, expired, evicted, failed uint64
 }
 
 func (b *balance) add(c *event.Count) {
@@ -161,6 +162,11 @@ func (b *balance) add(c *event.Count) {
 		b.expired += c.N
 	case event.Evicted:
 		b.evicted += c.N
+	case event.Failed:
+		b.failed += c.N
+		if c.N > 0 {
+			b.failures = strings.TrimSpace(b.failures + " " + c.Reason + "=" + strconv.FormatUint(c.N, 10))
+		}
 	}
 }
 
@@ -220,6 +226,8 @@ func sourcesTable(s Self) schema.Relation {
 			schema.Int("late", func(b row) *uint64 { return &b.late }, "Of those passed on: told after events of another source that happened later"),
 			schema.Int("expired", func(b row) *uint64 { return &b.expired }, "Events that have left the store, by age or for room"),
 			schema.Int("evicted", func(b row) *uint64 { return &b.evicted }, "State (not events) given up to stay within a bound"),
+			schema.Int("failed", func(b row) *uint64 { return &b.failed }, "Questions (to container runtimes) that brought no answer, or none that could be used"),
+			schema.Str("failures", func(b row) *string { return &b.failures }, "Of those, how many for which reason"),
 			schema.Str("error", func(b row) *string { return &b.err }, "Why it ended, when it did"),
 		},
 		Rows: func(ctx context.Context, q *schema.Query) ([]row, error) {

@@ -32,6 +32,9 @@ func selfStatus(context.Context) (SelfStatus, error) {
 			{Source: "store", Kind: event.KindExec, What: event.Generated, N: 9},
 			{Source: "store", Kind: event.KindExec, What: event.Expired, Reason: "expired", N: 5},
 			{Source: "stdout", Kind: event.KindExec, What: event.Lost, Reason: "sink_full", N: 6},
+			{Source: "runtime", Kind: event.KindContainer, What: event.Failed, Reason: "no_answer", N: 3},
+			{Source: "runtime", Kind: event.KindContainer, What: event.Failed, Reason: "unknown", N: 0},
+			{Source: "runtime", Kind: event.KindContainer, What: event.Failed, Reason: "too_large", N: 2},
 		},
 	}, nil
 }
@@ -79,14 +82,15 @@ func TestSelfTables(t *testing.T) {
 			"stdout|exec|sink_full|6",
 		},
 		"goshawk_sources": {
-			"agent|exit|1|0|0|1|0|0|0|0|",
-			"audit||0|0|0|0|0|0|0|0|no such socket",
-			"ebpf||1|0|0|0|4|0|0|0|",
-			"ebpf|exec|1|12|9|0|3|7|0|0|",
-			"ebpf|exit|1|0|0|0|0|0|0|0|",
-			"process||1|0|0|0|0|0|0|3|",
-			"stdout|exec|1|0|0|0|6|0|0|0|",
-			"store|exec|1|9|0|0|0|0|5|0|",
+			"agent|exit|1|0|0|1|0|0|0|0|0||",
+			"audit||0|0|0|0|0|0|0|0|0||no such socket",
+			"ebpf||1|0|0|0|4|0|0|0|0||",
+			"ebpf|exec|1|12|9|0|3|7|0|0|0||",
+			"ebpf|exit|1|0|0|0|0|0|0|0|0||",
+			"process||1|0|0|0|0|0|0|3|0||",
+			"runtime|container|1|0|0|0|0|0|0|0|5|no_answer=3 too_large=2|",
+			"stdout|exec|1|0|0|0|6|0|0|0|0||",
+			"store|exec|1|9|0|0|0|0|5|0|0||",
 		},
 		"osquery_events": {
 			"ebpf|ebpf|publisher|2|9|0|1|7",
