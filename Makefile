@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -ec
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-kernels bpf btf bench packages docs check clean
+.PHONY: help run build test test-containers test-kernels bpf btf bench packages docs check clean
 
 export CGO_ENABLED := 0
 
@@ -14,7 +14,7 @@ BPF_PACKAGES := clang-19 llvm-19 libbpf-dev
 CONTAINER_PACKAGES := busybox-static runc crun containerd docker.io podman netavark catatonit uidmap
 TEST_PACKAGES := iproute2 gcc libc6-dev auditd rpm openssh-client e2fsprogs dbus-daemon $(CONTAINER_PACKAGES)
 BENCH_PACKAGES := gcc libc6-dev auditd linux-perf
-KERNEL_PACKAGES := qemu-system-x86 qemu-system-arm busybox-static cpio xz-utils zstd iproute2 \
+KERNEL_PACKAGES := qemu-system-x86 qemu-system-arm busybox-static runc cpio xz-utils zstd iproute2 \
 	gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 
 help: ## this list
@@ -33,6 +33,11 @@ run: build ## build, and watch this host until Ctrl-C (as root); ARGS="--kinds e
 test: ## run all tests; as root the live ones too; installs what they need
 	@.ci/install $(TEST_PACKAGES)
 	go run .ci/report.go -again go test -json -count=1 -p 1 -timeout 20m $(ARGS) ./...
+
+test-containers: ## run the live tests of containers, with systemd-nspawn and LXC too (root)
+	@.ci/install $(CONTAINER_PACKAGES) systemd-container lxc
+	GOSHAWK_RUNTIMES=runc,crun,containerd,docker,podman,rootless,nspawn,lxc go test -count=1 -v -timeout 20m \
+		-run '^TestLive(Container|InContainer|HostileRuntimes)' ./cmd/goshawk
 
 test-kernels: ## run the live tests in stock kernels under QEMU; K=6.1 for one, RUN=TestLiveExec, UPDATE=1
 	@.ci/install $(KERNEL_PACKAGES)

@@ -30,7 +30,7 @@ var suites = []suite{
 		"^TestLive(Exec|Grants|Verifier)$|^TestLiveSocket$/./^tcp$", []string{"-cover"}, true},
 	{"./internal/kernel", ".", "", ".", nil, false},
 	{"./internal/procfs", "^Test", "", "", nil, false},
-	{"./cmd/goshawk", "^TestLive(Check|SelfTest|ExecAndExit|Connection|Query|TinyRing)$", "", "^TestLiveSelfTest$", nil, false},
+	{"./cmd/goshawk", "^TestLive(Check|SelfTest|ExecAndExit|Connection|Query|TinyRing|Containers|ContainerRush|HostileRuntimes)$", "", "^TestLiveSelfTest$", nil, false},
 	// The last, as it locks audit until the next boot. What needs auditd or gcc runs elsewhere.
 	{"./internal/audit", "^TestLive", "^TestLive(Beside|StopOwner|Yield|Overrun|Storm)$", "", nil, false},
 }
@@ -151,6 +151,7 @@ func liveTree(t *testing.T, g *guest, root string, p programs, only string) stri
 	f.copy(p.helper, "helper")
 	if g.arch == "amd64" {
 		f.copyDynamic("/sbin/ip", "usr/sbin/ip") // BusyBox's own makes no veth pairs
+		f.copyDynamic("/usr/sbin/runc", "usr/sbin/runc")
 	}
 	f.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
 	f.write("variables", "export GOSHAWK_KERNELTEST=1 GOSHAWK_TEST_HELPER=/helper GOSHAWK_TIERS=/results/tiers GOSHAWK_TEST_OBJECT="+g.object+

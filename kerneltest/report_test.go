@@ -139,7 +139,7 @@ func judge(t *testing.T, g *guest, r run) *verdict {
 		v.trouble = fmt.Sprintf("it did not come to its end: %v\nin test: %v\nagain with: %s\nit printed last:\n%s\nits console ends:\n%s",
 			r.err, v.broken, g.again(first(v.broken)), tail(r.results), tail(r.console))
 	case len(v.Suites) == 0 || v.passed == 0:
-		v.trouble = fmt.Sprintf("no test ran; its console ends:\n%s", tail(r.console))
+		v.trouble = fmt.Sprintf("no test ran; it printed:\n%s\nits console ends:\n%s", tail(r.results), tail(r.console))
 	}
 	for i, code := range v.Exits {
 		if code != "0" && len(v.failed) == 0 && v.trouble == "" {

@@ -28,6 +28,7 @@ type box struct {
 	port     int    // as well
 	pod, uid string // of CRI
 	pid      int    // of its first process, on the host
+	watched  bool   // its files are
 }
 
 // engine starts containers of one runtime. Its functions fail the test on errors.
@@ -36,7 +37,9 @@ type engine struct {
 	run  func(t *testing.T, b *box)
 	exec func(t *testing.T, b *box, command ...string)
 	stop func(t *testing.T, b *box) // sends SIGTERM and waits
-	want map[string]string          // columns of each event in its containers; absent: not known there
+	// expose runs a container that shares much with its host; nil: not tried.
+	expose func(t *testing.T, b *box)
+	want   map[string]string // columns of each event in its containers; absent: not known there
 }
 
 const (
@@ -337,6 +340,11 @@ func (c *containerBench) docker() *engine {
 		exec: func(t *testing.T, b *box, args ...string) { call(t, append([]string{"exec", b.name}, args...)...) },
 		stop: func(t *testing.T, b *box) { call(t, "stop", "-t", "30", b.name); call(t, "rm", b.name) },
 		want: map[string]string{"image": shopImage},
+		// --privileged asks for every capability, which this machine need not have to give.
+		expose: func(t *testing.T, b *box) {
+			b.id = call(t, "run", "-d", "--name", b.name, "--network", "host", "--pid", "host", "--ipc", "host", "--uts", "host",
+				"--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "-v", socket+":/runtime.sock", shopImage, "/entry", b.token, strconv.Itoa(b.port))
+		},
 	}
 }
 
@@ -383,8 +391,14 @@ func (c *containerBench) podman() []*engine {
 		exec: func(t *testing.T, b *box, args ...string) { call(t, append([]string{"exec", b.name}, args...)...) },
 		stop: func(t *testing.T, b *box) { call(t, "stop", "-t", "30", b.name); call(t, "rm", b.name) },
 		want: map[string]string{"image": shopImage},
+		expose: func(t *testing.T, b *box) {
+			remove(c.t, b)
+			b.id = call(t, "run", "-d", "--name", b.name, "--network", "host", "--pid", "host", "--ipc", "host", "--uts", "host",
+				"--privileged", "-v", socket+":/runtime.sock", shopImage, "/entry", b.token, strconv.Itoa(b.port))
+		},
 	}
 	inPod := *alone
+	inPod.expose = nil
 	inPod.name = "podman pod"
 	inPod.run = func(t *testing.T, b *box) {
 		remove(c.t, b)
@@ -415,10 +429,14 @@ func (c *containerBench) rootless() *engine {
 	mustDo(t, os.Chown(run, uid, gid))
 	conf := c.path("rootless.conf")
 	mustDo(t, os.WriteFile(conf, []byte("[containers]\ndefault_ulimits = [\"nofile=1024:4096\", \"nproc=4096:4096\"]\n[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"runc\"\n"), 0o644))
+	try := func(t *testing.T, args ...string) (string, error) {
+		t.Helper()
+		return tryCommand(t, nil, "setpriv", append([]string{"--reuid", u.Uid, "--regid", u.Gid, "--init-groups", "env", "-C", "/",
+			"XDG_RUNTIME_DIR=" + run, "HOME=" + u.HomeDir, "CONTAINERS_CONF=" + conf, "podman"}, args...)...)
+	}
 	call := func(t *testing.T, args ...string) string {
 		t.Helper()
-		out, err := tryCommand(t, nil, "setpriv", append([]string{"--reuid", u.Uid, "--regid", u.Gid, "--init-groups", "env", "-C", "/",
-			"XDG_RUNTIME_DIR=" + run, "HOME=" + u.HomeDir, "CONTAINERS_CONF=" + conf, "podman"}, args...)...)
+		out, err := try(t, args...)
 		if err != nil {
 			t.Fatalf("podman %s as %s: %v\n%s", strings.Join(args, " "), name, err, out)
 		}
@@ -426,14 +444,18 @@ func (c *containerBench) rootless() *engine {
 		return out[strings.LastIndexByte(out, '\n')+1:] // it warns, before it answers
 	}
 	t.Cleanup(func() {
-		if out, err := tryCommand(t, nil, "ps", "-o", "pid=", "-u", name); err == nil {
-			for _, p := range strings.Fields(out) {
-				if pid, err := strconv.Atoi(p); err == nil {
+		try(t, "rm", "-f", "-t", "0", "--all")
+		within(t, "no process of "+name, func() bool { // podman leaves one that holds its namespaces
+			dirs, _ := filepath.Glob("/proc/[0-9]*")
+			for _, d := range dirs {
+				if st, err := os.Stat(d); err == nil && st.Sys().(*syscall.Stat_t).Uid == uint32(uid) {
+					pid, _ := strconv.Atoi(filepath.Base(d))
 					syscall.Kill(pid, syscall.SIGKILL)
 				}
 			}
-		}
-		within(t, "no process of "+name, func() bool { _, err := tryCommand(t, nil, "userdel", name); return err == nil })
+			_, err := tryCommand(t, nil, "userdel", name)
+			return err == nil
+		})
 		os.RemoveAll(u.HomeDir)
 	})
 	call(t, "load", "-q", "-i", c.tar)
