@@ -30,7 +30,7 @@ var suites = []suite{
 		"^TestLive(Exec|Grants|Verifier)$|^TestLiveSocket$/./^tcp$", []string{"-cover"}, true},
 	{"./internal/kernel", ".", "", ".", nil, false},
 	{"./internal/procfs", "^Test", "", "", nil, false},
-	{"./cmd/goshawk", "^TestLive(Check|SelfTest|ExecAndExit|Connection|Query|TinyRing|Containers|ContainerRush|HostileRuntimes)$", "", "^TestLiveSelfTest$", nil, false},
+	{"./cmd/goshawk", "^TestLive(Check|SelfTest|ExecAndExit|Connection|Query|TinyRing)$", "", "^TestLiveSelfTest$", nil, false},
 	// The last, as it locks audit until the next boot. What needs auditd or gcc runs elsewhere.
 	{"./internal/audit", "^TestLive", "^TestLive(Beside|StopOwner|Yield|Overrun|Storm)$", "", nil, false},
 }
