@@ -1,6 +1,7 @@
 #!/bin/sh
 # Prints the directory that holds Debian's newest cloud kernel of a version (5.10, 6.1, 6.12
-# or "newest") for an architecture, unpacked; or that of "busybox", for guests that cannot run
+# or "newest") for an architecture, unpacked; that of the whole kernel 5.10 ("5.10-x32"), which
+# has the x32 ABI as cloud kernels have not; or that of "busybox", for guests that cannot run
 # this machine's. Downloads go to a cache outside the tree, through a private apt
 # configuration: the machine's own sources stay as they are.
 #   fetch.sh VERSION|busybox [ARCHITECTURE]
@@ -15,13 +16,13 @@ exec 9>"$cache/lock"
 flock 9
 
 case $want in
-5.10) suites="bullseye bullseye-security" ;;
+5.10 | 5.10-x32) suites="bullseye bullseye-security" ;;
 6.1) suites="bookworm" ;;
 6.12) suites="trixie" ;;
 newest) suites="trixie-backports" ;;
 busybox) suites="trixie" ;;
 *)
-	echo "fetch.sh: no suite is known for $want; use 5.10, 6.1, 6.12, newest or busybox" >&2
+	echo "fetch.sh: no suite is known for $want; use 5.10, 5.10-x32, 6.1, 6.12, newest or busybox" >&2
 	exit 2
 	;;
 esac
@@ -58,6 +59,7 @@ run apt-get -qq update --error-on=any >&2 || {
 case $want in
 busybox) pattern="^busybox-static\$" ;;
 newest) pattern="^linux-image-[0-9].*-cloud-$arch\$" ;;
+5.10-x32) pattern="^linux-image-5\.10\.[0-9.-]*-$arch\$" ;;
 *) pattern="^linux-image-$(echo "$want" | sed 's/\./\\./')\\..*-cloud-$arch\$" ;;
 esac
 package=$(run apt-cache search --names-only "$pattern" | cut -d' ' -f1 |

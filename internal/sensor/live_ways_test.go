@@ -159,7 +159,7 @@ func (s *side) besideCalls(want []*event.Socket, way string, native bool) []*eve
 				e.Fidelity, e.LocalAddress, e.LocalPort = "", "", 0
 			}
 			return false
-		case ring && way != "io_uring worker" && !kernelAtLeast(5, 15): // nothing tells what the call is
+		case (ring && way != "io_uring worker" || way == "x32") && !kernelAtLeast(5, 15): // nothing tells what the call is
 			return true
 		}
 		e.FD = -1
