@@ -32,7 +32,7 @@ var suites = []suite{
 	{"./internal/procfs", "^Test", "", "", nil, false},
 	{"./cmd/goshawk", "^TestLive(Check|SelfTest|ExecAndExit|Connection|Query|TinyRing)$", "", "^TestLiveSelfTest$", nil, false},
 	// The last, as it locks audit until the next boot. What needs auditd or gcc runs elsewhere.
-	{"./internal/audit", "^TestLive", "^TestLive(Beside|StopOwner|Yield|Overrun|Storm)$", "", nil, false},
+	{"./internal/audit", "^TestLive", "^TestLive(Beside|StopOwner|Yield|Yielding|ReadOnlyBeside|Overrun|Storm|Logins)$", "", nil, false},
 }
 
 // TestKernels runs the live tests on the kernels named in K (comma-separated; empty: all, and

@@ -37,9 +37,13 @@ func TestLiveReadOnly(t *testing.T) {
 		}
 	}
 	l.stop()
+}
 
+// TestLiveReadOnlyBeside may change nothing, and reads what the owner's rules tell.
+func TestLiveReadOnlyBeside(t *testing.T) {
+	needAudit(t)
 	auditd := startAuditd(t)
-	l = watch(t, Options{ReadOnly: true})
+	l := watch(t, Options{ReadOnly: true})
 	if c := l.s.Case(); c != CaseBeside {
 		t.Errorf("case %q: %s", c, l.lines())
 	}
