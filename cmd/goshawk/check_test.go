@@ -20,6 +20,7 @@ import (
 	"github.com/goshawk-project/goshawk/internal/canary"
 	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/kernel"
+	"github.com/goshawk-project/goshawk/internal/procfs"
 	"github.com/goshawk-project/goshawk/internal/sensor"
 )
 
@@ -77,6 +78,9 @@ func TestLiveCheck(t *testing.T) {
 	needRoot(t)
 	r := checked(t, 0)
 	for _, name := range sensor.HookNames() {
+		if name == "module" && !procfs.At("").HasModules() {
+			continue // this kernel has none to load
+		}
 		if !slices.ContainsFunc(r.Hooks, func(h hookText) bool { return h.Name == name && (h.Tier != "" || h.Refused != "") }) {
 			t.Errorf("hook %s has neither a tier nor a reason: %+v", name, r.Hooks)
 		}

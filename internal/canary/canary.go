@@ -25,6 +25,9 @@ import (
 // Patience is how long a thing done may take to be told.
 const Patience = time.Second
 
+// maxStart is how long the child may take to start and end: long on a machine that is busy.
+const maxStart = 5 * time.Second
+
 // Result is what became of one thing done.
 type Result struct {
 	Hook    string // that should tell

@@ -63,7 +63,7 @@ func (c *Canary) start(r *round, exit *trial) error {
 	}
 	_ = unix.Kill(pid, unix.SIGCONT) // which says nothing to it
 	// Its pid is its own until we have waited for it.
-	stuck := time.AfterFunc(Patience, func() { unix.Kill(pid, unix.SIGKILL) })
+	stuck := time.AfterFunc(maxStart, func() { unix.Kill(pid, unix.SIGKILL) })
 	defer stuck.Stop()
 	if err := out.Close(); err != nil {
 		return err

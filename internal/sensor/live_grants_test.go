@@ -68,6 +68,9 @@ func grants(t *testing.T, obj *object) []grant {
 	var all []grant
 	for i := range obj.hooks {
 		h := &obj.hooks[i]
+		if h.absent(o.FS) {
+			continue
+		}
 		works := 0
 		for k := range h.tiers {
 			g := grant{Object: obj.name, Hook: h.name, Tier: h.tiers[k].name}
