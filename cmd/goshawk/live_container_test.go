@@ -14,10 +14,11 @@ import (
 	"testing"
 )
 
-// engines starts the runtimes that the test is to try: all that are installed by `make
-// test`, or in a guest, which has no other, runc.
+// engines starts the runtimes that the test is to try: those that are installed by `make
+// test`, or in a guest, which has no other, runc. With GOSHAWK_RUNTIMES=rootless,nspawn,lxc others
+// that are installed: of rootless podman, which has no cgroup, a start was once not told in time.
 func (c *containerBench) engines() []*engine {
-	names := strings.Split("runc,crun,containerd,docker,podman,rootless", ",")
+	names := strings.Split("runc,crun,containerd,docker,podman", ",")
 	if os.Getenv("GOSHAWK_KERNELTEST") != "" {
 		names = []string{"runc"}
 	}
