@@ -158,7 +158,7 @@ SHARED int committed(CTX_PARAM const struct cred *new)
 	r->args[0] = r->args[1] = r->args[2] = 0;
 	r->pad[0] = r->pad[1] = r->pad[2] = 0;
 #ifndef LEGACY
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)) { /* from 5.15 on */
+	if (task_regs) {
 		struct pt_regs *regs = (void *)bpf_task_pt_regs((void *)bpf_get_current_task_btf());
 
 		r->number = CALL_NUMBER(regs);

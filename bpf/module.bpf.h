@@ -33,7 +33,7 @@ SHARED int emit_module(CTX_PARAM const char *name, u16 call)
 	put_str(b, name, false, &r->source);
 #ifndef LEGACY
 	/* The descriptor of finit_module(2), which the caller still holds. */
-	if (call == ACT_MODULE_LOAD && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)) {
+	if (call == ACT_MODULE_LOAD && task_regs) {
 		struct pt_regs *regs = (void *)bpf_task_pt_regs((void *)bpf_get_current_task_btf());
 		long number = CALL_NUMBER(regs);
 
