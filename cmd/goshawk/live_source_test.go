@@ -96,7 +96,7 @@ func TestLiveSources(t *testing.T) {
 		{"auto", nil, "ready: source=ebpf ", "", "ebpf"},
 		{"auto with a kind that eBPF has not", []string{"--kinds", "exec,user"}, "ready: source=ebpf,audit ", "goshawk: source: ebpf, and audit for user\n", "audit ebpf"},
 		{"auto without eBPF", noHook(), "ready: source=audit ", "goshawk: source: audit, since eBPF cannot run: attach BPF programs: none of ", "audit"},
-		{"both", []string{"--source", "both", "--kinds", "exec,mount"}, "ready: source=ebpf,audit ", "goshawk: source: ebpf, and audit for mount\n", "audit ebpf"},
+		{"both", []string{"--source", "both", "--kinds", "exec,policy"}, "ready: source=ebpf,audit ", "goshawk: source: ebpf, and audit for policy\n", "audit ebpf"},
 		{"both, where eBPF does", []string{"--source", "both", "--kinds", "exec"}, "ready: source=ebpf ", "goshawk: source: ebpf, which tells of everything asked for; audit is left alone\n", "ebpf"},
 		{"audit", []string{"--source", "audit", "--kinds", "exec,exit"}, "ready: source=audit ", "", "audit"},
 	} {
