@@ -100,7 +100,8 @@ func TestLiveTop(t *testing.T) {
 func TestLiveBalanceBySQL(t *testing.T) {
 	root := t.TempDir()
 	l := startRun(t, root, "--ring-size", "4096", "--kinds", "exec,fork,exit")
-	load(t, "x", 1000)
+	l.held(func() { load(t, "x", 500) })
+	load(t, "y", 500)
 	lost := query(t, root, "SELECT sum(count) AS n FROM goshawk_losses WHERE source = 'ebpf'")
 	if lost[0]["n"] == "" || lost[0]["n"] == "0" {
 		t.Errorf("nothing was lost: %v", lost)

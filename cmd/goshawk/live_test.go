@@ -400,7 +400,8 @@ func TestLiveEveryProcess(t *testing.T) {
 func TestLiveTinyRing(t *testing.T) {
 	l := startRun(t, t.TempDir(), "--format", "json", "--kinds", "exec,fork,exit", "--ring-size", "4096")
 	mark := fmt.Sprintf("tiny-%d-", os.Getpid())
-	load(t, mark, 2000)
+	l.held(func() { load(t, mark, 1000) })
+	load(t, mark+"later-", 1000)
 	_, stderr := l.stop(os.Interrupt)
 	b := balance(t, l.rows(), mark)
 	if b.lost["exec"] == 0 {
@@ -412,6 +413,16 @@ func TestLiveTinyRing(t *testing.T) {
 	if !regexp.MustCompile(`(?m)^lost: .*exec \d+ \(ebpf, \w+\)`).MatchString(stderr) {
 		t.Errorf("summary:\n%s", stderr)
 	}
+}
+
+// held does something while the agent is stopped, so that its rings surely fill.
+func (l *live) held(do func()) {
+	l.t.Helper()
+	if err := l.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		l.t.Fatal(err)
+	}
+	defer l.cmd.Process.Signal(syscall.SIGCONT)
+	do()
 }
 
 // books is what was seen of the processes of a load, by kind, and what was lost of all.
