@@ -24,13 +24,11 @@ func (t *Table) learn(e *event.Container) bool {
 			return false
 		}
 		if in = n.in; in == nil {
-			if in = t.claimed(Ref{ID: e.ContainerID, Runtime: e.Runtime}, false); in == nil {
+			if in = t.claimed(Ref{ID: e.ContainerID, Runtime: e.Runtime}, !n.old); in == nil {
 				return false
 			}
 			n.in = in
-			if in.initPID == 0 && n.pid != 0 {
-				in.initPID, in.initStart, in.initNS, in.started = n.pid, n.start, 1, n.start
-			}
+			t.begins(n, in, f)
 		}
 	case e.Cgroup != 0:
 		g := t.groups[key{e.Cgroup, v1}]
@@ -201,6 +199,20 @@ func (t *Table) ofNamespace(h *event.Header) *instance {
 		}
 	}
 	return n.in
+}
+
+// begins says which process is the first of a container that was found by its pid namespace,
+// and tells of its start when that came before anybody knew whose namespace it is.
+func (t *Table) begins(n *namespace, in *instance, f *Facts) {
+	if in.initPID != 0 || n.pid == 0 || !n.old && n.began == 0 {
+		return
+	}
+	in.initPID, in.initStart, in.initNS, in.started = n.pid, n.start, 1, n.start
+	t.join(n.pid, n.start, in)
+	if !n.old {
+		in.started, in.facts = n.began, f.merge(in.facts)
+		t.derive(t.nobody(n.began), event.ContainerStart, in)
+	}
 }
 
 // namespace enters a pid namespace anew.

@@ -140,6 +140,8 @@ type namespace struct {
 	pid   uint32    // of its first process; 0 not seen
 	start uint64
 	died  uint64
+	old   bool   // it was there before the agent
+	began uint64 // when its first process executed a program; 0 not seen
 	tries uint   // how often it was asked about
 	next  uint64 // when to ask again
 }
@@ -216,6 +218,9 @@ func (t *Table) Walk() error {
 func (t *Table) Seed(e *event.Exec) {
 	h := &e.Header
 	in := t.of(h)
+	if n := t.ns[h.PIDNamespace]; n != nil {
+		n.old = true
+	}
 	if in == nil {
 		return
 	}
@@ -244,7 +249,11 @@ func (t *Table) Complete(e event.Event) bool {
 	}
 	in := t.of(h)
 	if x, ok := e.(*event.Exec); ok && in == nil && h.PIDNamespace != 0 {
-		in = t.ofMonitor(x)
+		if in = t.ofMonitor(x); in == nil && h.ContainerPID == 1 {
+			if n := t.ns[h.PIDNamespace]; n != nil && n.began == 0 {
+				n.began = h.NTime
+			}
+		}
 	}
 	if in == nil {
 		if len(t.members) > 0 {

@@ -438,6 +438,25 @@ func TestByNamespace(t *testing.T) {
 	p.exec(proc{pid: 710, ppid: 9, cgroup: 1, ns: 4031, nspid: 20, entered: true}, "top")
 	p.exit(first, 7)
 	p.want("amend 5555 old busybox", "exec 5555 old busybox top", "stop 5555 old busybox status=1792")
+	// The answer may come before the first program is executed, since runc forks in the new
+	// namespace, and after it. It has started then, all the same, and once.
+	early := proc{pid: 800, ppid: 9, cgroup: 1, ns: 4032, nspid: 1, entered: true}
+	p.fork(early, 801)
+	answer := func(id string, ns uint32) {
+		p.facts(event.Container{Header: event.Header{ContainerID: id, ContainerName: "new", Image: "busybox", PIDNamespace: ns}, Runtime: Podman})
+	}
+	id4, id5 := strings.Repeat("4", 64), strings.Repeat("6", 64)
+	answer(id4, 4032)
+	p.exec(early, "sh")
+	p.exit(early, 0)
+	p.want("amend 4444 new busybox", "start 4444 new busybox sh", "stop 4444 new busybox status=0")
+	late := proc{pid: 810, ppid: 9, cgroup: 1, ns: 4033, nspid: 1, entered: true}
+	p.fork(late, 811)
+	p.exec(late, "sh")
+	answer(id5, 4033)
+	p.exec(late, "sh")
+	p.exit(late, 0)
+	p.want("start 6666 new busybox", "stop 6666 new busybox status=0")
 	// A claim to be a container that is known by its cgroup is not believed.
 	p.mkdir(7, "/docker/"+id2)
 	p.is("claim", "", p.exec(proc{pid: 300, cgroup: 1, ns: 4027, nspid: 1, entered: true, ancestors: conmon(id2)}, "sh"))
