@@ -126,7 +126,11 @@ func (f *tree) pack() string {
 // compile builds a Go package for an architecture, static, and returns the file.
 func compile(t *testing.T, dir, arch string, args ...string) string {
 	t.Helper()
-	out := filepath.Join(dir, strings.ReplaceAll(strings.TrimPrefix(args[len(args)-1], "./"), "/", "_")+"."+arch)
+	name := strings.ReplaceAll(strings.TrimPrefix(args[len(args)-1], "./"), "/", "_") + "." + arch
+	if args[0] == "test" {
+		name += ".test" // beside the program of the same package
+	}
+	out := filepath.Join(dir, name)
 	c := exec.Command("go", append(args[:len(args)-1:len(args)-1], "-o", out, args[len(args)-1])...)
 	c.Dir = ".."
 	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
