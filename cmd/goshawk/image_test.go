@@ -29,6 +29,7 @@ done
 // workScript does one thing of each kind, marked with a token, or with a port: a program of
 // the image, one that is not, a connection that nobody takes, a question that nobody answers.
 const workScript = `#!/bin/sh
+ip link set lo up 2>/dev/null # LXC leaves it down
 /bin/true "$1"
 cp /bin/busybox "/tmp/busybox-$1" && "/tmp/busybox-$1" true "$1"
 nc -w 1 127.0.0.1 "$2" </dev/null
