@@ -105,15 +105,6 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
-// Raise keeps and shows an alert that something beside the rules found. It may be called by
-// any goroutine.
-func (a *Agent) Raise(ctx context.Context, e *event.Alert) error {
-	if e.BootID == "" {
-		e.BootID = a.opt.BootID
-	}
-	return a.do(ctx, func() { a.emit(e) })
-}
-
 func (a *Agent) events() []KindCount {
 	var out []KindCount
 	for kind, n := range a.seen {

@@ -342,7 +342,7 @@ func (d *decoder) mount(g *bundle) {
 // mountOperation says what mount(2) does with flags, which it looks at in this order.
 func mountOperation(flags uint64) string {
 	switch {
-	case flags&(unix.MS_REMOUNT|unix.MS_BIND) == unix.MS_REMOUNT|unix.MS_BIND, flags&unix.MS_REMOUNT != 0:
+	case flags&unix.MS_REMOUNT != 0:
 		return "remount"
 	case flags&unix.MS_BIND != 0:
 		return "bind"
