@@ -293,14 +293,19 @@ static __always_inline void act_of_entry(struct act *a, struct trace_event_raw_s
 
 #ifndef LEGACY
 
+/* The context of an fexit program is the argument, registers, and the result. Where the BTF of 5.10
+ * leaves out what registers are, only a helper may read it.
+ */
 #define ACT(name, kind, which, n)                                                    \
 	SEC("fexit/bpf_fentry_test1")                                                \
-	int BPF_PROG(on_##name##_fexit, const struct pt_regs *regs, long ret)        \
+	int on_##name##_fexit(u64 *ctx)                                              \
 	{                                                                            \
 		struct act a = ACT_OF(kind, which);                                  \
+		u64 call[2] = {};                                                    \
                                                                                      \
-		act_of_regs(&a, regs);                                               \
-		return act_done(CTX &a, ret);                                        \
+		bpf_probe_read_kernel(call, sizeof(call), ctx);                      \
+		act_of_regs(&a, (void *)call[0]);                                    \
+		return act_done(CTX &a, call[1]);                                    \
 	}                                                                            \
 	SEC("kprobe/" #name)                                                         \
 	int on_##name##_kprobe(struct pt_regs *ctx)                                  \

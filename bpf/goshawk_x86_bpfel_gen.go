@@ -507,6 +507,7 @@ const (
 	GoshawkProgOnUringConnectTpBtf        = "on_uring_connect_tp_btf"
 	GoshawkVarByCall                      = "by_call"
 	GoshawkVarCgroupPathTold              = "cgroup_path_told"
+	GoshawkVarCgroupTaskRegs              = "cgroup_task_regs"
 	GoshawkVarDnsPort                     = "dns_port"
 	GoshawkVarIteratorSlot                = "iterator_slot"
 	GoshawkVarKeepAct                     = "keep_act"
@@ -802,6 +803,7 @@ type GoshawkMapSpecs struct {
 type GoshawkVariableSpecs struct {
 	ByCall         *ebpf.VariableSpec `ebpf:"by_call"`
 	CgroupPathTold *ebpf.VariableSpec `ebpf:"cgroup_path_told"`
+	CgroupTaskRegs *ebpf.VariableSpec `ebpf:"cgroup_task_regs"`
 	DnsPort        *ebpf.VariableSpec `ebpf:"dns_port"`
 	IteratorSlot   *ebpf.VariableSpec `ebpf:"iterator_slot"`
 	KeepAct        *ebpf.VariableSpec `ebpf:"keep_act"`
@@ -886,6 +888,7 @@ func (m *GoshawkMaps) Close() error {
 type GoshawkVariables struct {
 	ByCall         *ebpf.Variable `ebpf:"by_call"`
 	CgroupPathTold *ebpf.Variable `ebpf:"cgroup_path_told"`
+	CgroupTaskRegs *ebpf.Variable `ebpf:"cgroup_task_regs"`
 	DnsPort        *ebpf.Variable `ebpf:"dns_port"`
 	IteratorSlot   *ebpf.Variable `ebpf:"iterator_slot"`
 	KeepAct        *ebpf.Variable `ebpf:"keep_act"`

@@ -31,11 +31,12 @@ static __always_inline int emit_signal(int sig, struct kernel_siginfo *info, str
 	struct task_struct *t = (struct task_struct *)bpf_get_current_task(), *leader;
 	const struct cred *cred;
 	struct rec_signal *r;
-	int code;
+	int code = 0; /* SEND_SIG_NOINFO, NULL, stands for kill(2) as of late; SEND_SIG_PRIV, 1, for the kernel */
 
-	if (!wanted(KIND_SIGNAL) || (unsigned long)info < 4096 /* SEND_SIG_NOINFO, SEND_SIG_PRIV */)
+	if (!wanted(KIND_SIGNAL) || (unsigned long)info == 1)
 		return 0;
-	code = BPF_CORE_READ(info, si_code);
+	if (info)
+		code = BPF_CORE_READ(info, si_code);
 	if (!sent_by_process(code) || BPF_CORE_READ(target, tgid) == BPF_CORE_READ(t, tgid))
 		return 0;
 	r = begin_signal(t);

@@ -22,8 +22,10 @@
 #define URING_BIND 56
 #define URING_LISTEN 57
 
-/* Whether something of this kind is asked for in a way that its hook does not see. */
-static __always_inline bool other_way(u16 kind)
+/* Whether something of this kind is asked for in a way that its hook does not see. Where registers
+ * cannot be had, calls of x32 are not known for what they are.
+ */
+static __always_inline bool other_way(u16 kind, bool have_regs)
 {
 	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
 	struct pt_regs *regs;
@@ -35,7 +37,7 @@ static __always_inline bool other_way(u16 kind)
 		return !uring_hook;
 	if (IN_COMPAT_CALL(t))
 		return true;
-	if (!task_regs)
+	if (!have_regs)
 		return false;
 	regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	number = CALL_NUMBER(regs);
@@ -48,7 +50,7 @@ static __noinline int listens(const struct sock *sk)
 {
 	struct call c = {.sk = sk, .fd = -1};
 
-	if (!other_way(KIND_LISTEN) || is_subflow(sk))
+	if (!other_way(KIND_LISTEN, task_regs) || is_subflow(sk))
 		return 0;
 	return simple_done(KIND_LISTEN, &c, 0);
 }
@@ -68,7 +70,7 @@ static __noinline int bound(struct bpf_sock *ctx)
 {
 	struct call c = {.fd = -1};
 
-	if (!other_way(KIND_BIND))
+	if (!other_way(KIND_BIND, cgroup_task_regs))
 		return 1;
 	c.sk = whole(ctx);
 	simple_done(KIND_BIND, &c, 0);
@@ -92,7 +94,7 @@ static __noinline int connects(struct bpf_sock_addr *ctx, u16 family)
 {
 	struct rec_socket *r;
 
-	if (ctx->type != SOCK_DGRAM || !other_way(KIND_CONNECT) || !wanted(KIND_CONNECT))
+	if (ctx->type != SOCK_DGRAM || !other_way(KIND_CONNECT, cgroup_task_regs) || !wanted(KIND_CONNECT))
 		return 1;
 	COUNT(KIND_CONNECT, generated);
 	r = RESERVE(bulk, struct rec_socket);

@@ -92,6 +92,7 @@ volatile const __s32 v1_controller = -1;
 volatile const __s32 v1_hierarchy = -1;
 volatile const bool cgroup_path_told; /* from 4.19 on the tracepoints hand the path over */
 volatile const bool task_regs;	      /* from 5.15 on there is bpf_task_pt_regs() */
+volatile const bool cgroup_task_regs; /* and programs of cgroups may call it, later */
 
 #define SETTING(name) (name)
 

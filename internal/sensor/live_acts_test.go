@@ -71,9 +71,12 @@ func TestLiveActs(t *testing.T) {
 			"memory mmap  PROT_READ|PROT_WRITE|PROT_EXEC MAP_PRIVATE|MAP_ANONYMOUS ok kernel",
 			"memory mprotect  PROT_READ|PROT_EXEC  ok kernel",
 			"bpf prog_load socket_filter test_prog 2 ok",
-			"credential setresgid gid 0 -> 0 sgid 0 -> 4242 +",
-			"credential setresuid uid 0 -> 4243 suid 0 -> 4243 -",
 		}
+		setGroup, setUser := "setresgid", "setresuid"
+		if tier := l.tiers["credential"]; tier != "tracepoint_pair" && (l.s.object.perf || !kernelAtLeast(5, 15)) {
+			setGroup, setUser = "commit_creds", "commit_creds" // which call it was for cannot be read there
+		}
+		want = append(want, "credential "+setGroup+" gid 0 -> 0 sgid 0 -> 4242 +", "credential "+setUser+" uid 0 -> 4243 suid 0 -> 4243 -")
 		if kernelAtLeast(3, 11) {
 			var st unix.Stat_t
 			if err := unix.Stat("/proc/self/ns/uts", &st); err == nil {
@@ -168,6 +171,9 @@ func act(dir, mark string, target int) error {
 			attr.insns, attr.licence = uint64(uintptr(unsafe.Pointer(&insns[0]))), uint64(uintptr(unsafe.Pointer(&licence[0])))
 			copy(attr.name[:], "test_prog")
 			fd, _, e := unix.Syscall(unix.SYS_BPF, 5, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+			for e == unix.EAGAIN { // a signal of Go's came while the verifier was at work
+				fd, _, e = unix.Syscall(unix.SYS_BPF, 5, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+			}
 			runtime.KeepAlive(insns)
 			runtime.KeepAlive(licence)
 			if e != 0 {
@@ -225,8 +231,8 @@ func actLine(e event.Event) string {
 		if e.OldEffective != e.NewEffective {
 			lost = "-"
 		}
-		if e.Operation == "setresgid" {
-			return fmt.Sprintf("credential setresgid gid %d -> %d sgid %d -> %d %s", e.OldGID, e.NewGID, e.OldSGID, e.NewSGID, lost)
+		if e.OldSGID != e.NewSGID {
+			return fmt.Sprintf("credential %s gid %d -> %d sgid %d -> %d %s", e.Operation, e.OldGID, e.NewGID, e.OldSGID, e.NewSGID, lost)
 		}
 		return fmt.Sprintf("credential %s uid %d -> %d suid %d -> %d %s", e.Operation, e.OldUID, e.NewUID, e.OldSUID, e.NewSUID, lost)
 	}
@@ -263,8 +269,12 @@ func TestLiveModule(t *testing.T) {
 				return ok && m.Operation == operation && m.Name == name && m.PID == uint32(os.Getpid())
 			})[0].(*event.Module)
 		}
-		if m := told("load"); l.tiers["module"] != "tracepoint" && m.ModulePath != file {
-			t.Errorf("it was loaded from %q, not %q", m.ModulePath, file)
+		want := file
+		if l.s.object.perf || !kernelAtLeast(5, 15) { // the descriptor given cannot be read there
+			want = ""
+		}
+		if m := told("load"); m.ModulePath != want {
+			t.Errorf("it was loaded from %q, not %q", m.ModulePath, want)
 		}
 		told("unload")
 	})

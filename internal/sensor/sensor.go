@@ -215,7 +215,9 @@ func configure(obj *object, spec *ebpf.CollectionSpec, o *Options, wanted uint64
 		"with_env":         len(o.Env) > 0,
 		"iterator_slot":    uint32(cpus),
 		"preemptible":      kernelAtLeast(6, 15),
-		"task_regs":        features.HaveProgramHelper(ebpf.Tracing, asm.FnTaskPtRegs) == nil,
+		"task_regs":        features.HaveProgramHelper(ebpf.Kprobe, asm.FnTaskPtRegs) == nil,
+		"cgroup_task_regs": features.HaveProgramHelper(ebpf.CGroupSock, asm.FnTaskPtRegs) == nil &&
+			features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnTaskPtRegs) == nil,
 	} {
 		v := spec.Variables[name]
 		if v == nil {
