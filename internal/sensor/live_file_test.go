@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -171,6 +172,9 @@ func tryFiles(t *testing.T, l *live, base string) {
 		}
 		if missing[w.way] {
 			continue
+		}
+		if tier == "fanotify" && w.way == "removexattr" { // two changes, told as one if they were within 10 ms
+			got[w.way] = slices.Compact(got[w.way])
 		}
 		if diff := cmp.Diff(want, got[w.way]); diff != "" {
 			t.Errorf("%s (tier %s): (-want +got)\n%s", w.way, tier, diff)
