@@ -243,6 +243,7 @@ var Untried = map[string]string{
 	"bind_below":    "it tells of what comes by no native system call",
 	"connect_below": "it tells of what comes by no native system call",
 	"io_uring":      "it tells of what comes by io_uring",
+	"module":        "it takes a module to load and unload",
 }
 
 // lostByKind sums what was lost on the way from the kernel, by kind.
