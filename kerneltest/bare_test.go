@@ -68,7 +68,10 @@ func bare(t *testing.T, g *guest, kernel, goshawk string, old bool) {
 	}
 	check("begin", "1970")
 	report := struct {
-		Hooks  []struct{ Name, Tier, Refused string }
+		Hooks []struct {
+			Name, Tier, Refused string
+			Best                bool
+		}
 		Kernel []struct{ Name, Value string }
 	}{}
 	// tiers compares what one of the reports says of the hooks.
@@ -91,13 +94,16 @@ func bare(t *testing.T, g *guest, kernel, goshawk string, old bool) {
 		}
 	}
 	tiers("check-json")
-	works := 0
+	works, best := 0, 0
 	for _, h := range report.Hooks {
 		if h.Tier != "" {
 			works++
 		}
+		if h.Best {
+			best++
+		}
 	}
-	last := fmt.Sprintf("eBPF works: %d hooks, %d at their best tier", works, works)
+	last := fmt.Sprintf("eBPF works: %d hooks, %d at their best tier", works, best)
 	if old {
 		last = fmt.Sprintf("eBPF works: %d of %d hooks, ", works, len(report.Hooks))
 	}

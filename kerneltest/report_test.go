@@ -5,6 +5,7 @@ package kerneltest
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -35,7 +36,10 @@ type outcome struct {
 }
 
 // event is one line of `go tool test2json` (go doc test2json).
-type event struct{ Action, Test, Output string }
+type event struct {
+	Action, Test, Output string
+	Elapsed              float64 // in seconds
+}
 
 // parse reads what the guest has printed.
 func parse(t *testing.T, b []byte) *outcome {
@@ -82,7 +86,7 @@ func parse(t *testing.T, b []byte) *outcome {
 // convert makes events of what a test binary has printed.
 func convert(t *testing.T, b []byte) []event {
 	t.Helper()
-	c := exec.Command("go", "tool", "test2json")
+	c := exec.Command("go", "tool", "test2json", "-t")
 	c.Stdin = bytes.NewReader(b)
 	out, err := c.Output()
 	must(t, err)
@@ -102,6 +106,7 @@ type verdict struct {
 	failed  []failure
 	skipped []skip
 	broken  []string // tests that had not ended
+	took    []event  // ends of tests that are no subtests
 	trouble string   // with the guest as a whole
 }
 
@@ -125,6 +130,9 @@ func judge(t *testing.T, g *guest, r run) *verdict {
 		if e.Test == "" {
 			continue
 		}
+		if !strings.Contains(e.Test, "/") && e.Elapsed > 0 {
+			v.took = append(v.took, e)
+		}
 		switch e.Action {
 		case "pass":
 			v.passed++
@@ -147,6 +155,16 @@ func judge(t *testing.T, g *guest, r run) *verdict {
 		}
 	}
 	return v
+}
+
+// longest names the tests that took most of the time.
+func (v *verdict) longest() string {
+	slices.SortStableFunc(v.took, func(a, b event) int { return cmp.Compare(b.Elapsed, a.Elapsed) })
+	var words []string
+	for _, e := range v.took[:min(len(v.took), 8)] {
+		words = append(words, fmt.Sprintf("%s %.0f s", e.Test, e.Elapsed))
+	}
+	return strings.Join(words, ", ")
 }
 
 func (v *verdict) good() bool { return len(v.failed) == 0 && v.trouble == "" }
@@ -203,6 +221,7 @@ func report(t *testing.T, g *guest, r run, again func(tests string) run) {
 	}
 	note(t, "kernel %-11s %-28s %d passed, %d failed, %d skipped in %v; coverage of internal/sensor %s",
 		g.name, v.Kernel, v.passed, len(v.failed), len(v.skipped), r.took, v.Coverage)
+	t.Logf("longest: %s", v.longest())
 	if tiers := v.Files["tiers"]; os.Getenv("UPDATE") != "" && tiers != nil && g.object == "" && g.run == "" && !t.Failed() {
 		keep(t, record{g.name, v.Kernel, g.arch, tiers, v.skipped})
 	}
