@@ -45,6 +45,7 @@ type DockerContainer struct {
 	Status  string            `json:"Status"`
 	Labels  map[string]string `json:"Labels"`
 	Mounts  []DockerMount     `json:"Mounts"`
+	Ports   []DockerPort      `json:"Ports"`
 
 	NetworkSettings struct {
 		Networks map[string]DockerNetwork `json:"Networks"`
@@ -88,6 +89,14 @@ type DockerDetails struct {
 		Data map[string]string
 	}
 	Mounts []DockerMount
+}
+
+// DockerPort is a port of a container.
+type DockerPort struct {
+	IP          string `json:"IP"`
+	PrivatePort int64  `json:"PrivatePort"`
+	PublicPort  int64  `json:"PublicPort"`
+	Type        string `json:"Type"`
 }
 
 // Containers lists the containers: all, or those that run.

@@ -56,3 +56,16 @@ func ParseModules(b []byte) []Module {
 	}
 	return out
 }
+
+// PacketTables returns the names of the tables of iptables that are there in this thread's
+// network namespace: /proc/net/ip_tables_names.
+func (fs FS) PacketTables() ([]string, error) {
+	b, err := readAtMost(filepath.Join(fs.Proc, "thread-self/net/ip_tables_names"), maxSmallFile)
+	var out []string
+	for _, name := range bytes.Fields(b) {
+		if len(name) < 32 { // XT_TABLE_MAXNAMELEN
+			out = append(out, string(name))
+		}
+	}
+	return out, err
+}

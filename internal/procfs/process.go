@@ -343,6 +343,18 @@ func (p *Process) FD(fd int) (target string, device, inode uint64, err error) {
 	return string(b), uint64(st.Dev), st.Ino, err
 }
 
+// FDPipe reports whether one open descriptor is a pipe, named or not, which one, and whether it
+// is open for reading and for writing, which the permissions of its link tell (proc_pid_fd(5)).
+func (p *Process) FDPipe(fd int) (device, inode uint64, read, write, ok bool) {
+	name := "fd/" + strconv.Itoa(fd)
+	var link, file unix.Stat_t
+	if unix.Fstatat(p.fd, name, &file, 0) != nil || file.Mode&unix.S_IFMT != unix.S_IFIFO ||
+		unix.Fstatat(p.fd, name, &link, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return 0, 0, false, false, false
+	}
+	return uint64(file.Dev), file.Ino, link.Mode&0o400 != 0, link.Mode&0o200 != 0, true
+}
+
 // Maps calls fn with each memory mapping, in order of address. The Map is valid during the
 // call, in which nothing else may be read. It needs ptrace rights over the process.
 func (p *Process) Maps(fn func(m *Map)) error {

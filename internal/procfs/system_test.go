@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -219,6 +220,29 @@ func FuzzParseSystem(f *testing.F) {
 		}
 		if c := ParseCPUInfo(b); c.Sockets > c.Cores+len(b) || c.Cores > len(b) {
 			t.Errorf("CPU %+v from %d bytes", c, len(b))
+		}
+	})
+}
+
+func FuzzHardware(f *testing.F) {
+	for _, s := range []string{"cpu0 1 2 3\ncpu\ncpu1 x", "processor : 0\nphysical id : 1\n\nprocessor : 1\n", "MemTotal: 1 kB\n"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, c := range ParseCPUTimes(b) {
+			if c.Core < 0 || slices.Min(c.Spent[:]) < 0 {
+				t.Errorf("%+v", c)
+			}
+		}
+		for _, p := range ParsePackages(b) {
+			if p.Threads < p.Cores || p.Cores < 1 {
+				t.Errorf("%+v", p)
+			}
+		}
+		for name, n := range ParseMemory(b) {
+			if n < 0 {
+				t.Errorf("%s: %d", name, n)
+			}
 		}
 	})
 }

@@ -69,6 +69,34 @@ func TestAuthorizedKeys(t *testing.T) {
 	}
 }
 
+func TestSSHClient(t *testing.T) {
+	dir := tree(t, map[string]string{
+		"etc/passwd":                passwd,
+		"home/ada/.ssh/known_hosts": "# mine\n|1|abc=|def= ssh-ed25519 " + ed25519Public + "\n\n  @cert-authority *.example.com ssh-ed25519 " + ed25519Public + " \n",
+		"home/bob/.ssh/config":      "ForwardAgent yes\n\nHost *.example.com\n\tProxyCommand  curl http://x\n#no\nmatch\tuser root\n  IdentityFile ~/.ssh/x\n",
+		"etc/ssh/ssh_config":        "Host=*\nSendEnv LANG\n", "etc/ssh/ssh_config.d/a.conf": "LogLevel QUIET\n", "etc/ssh/ssh_config.d/b": "No No\n",
+	})
+	r := knownHostsTable(at(dir))
+	want := [][]string{
+		{"1000", "|1|abc=|def= ssh-ed25519 " + ed25519Public, "/home/ada/.ssh/known_hosts"},
+		{"1000", "@cert-authority *.example.com ssh-ed25519 " + ed25519Public, "/home/ada/.ssh/known_hosts"},
+	}
+	if diff := cmp.Diff(want, cells(r, scan(t, r, where(r, "uid", 1000, 1001)), "uid", "key", "key_file")); diff != "" {
+		t.Error(diff)
+	}
+	r = sshConfigsTable(at(dir))
+	want = [][]string{
+		{"0", "Host=*", "SendEnv LANG", "/etc/ssh/ssh_config"},
+		{"0", "", "LogLevel QUIET", "/etc/ssh/ssh_config.d/a.conf"},
+		{"1001", "", "ForwardAgent yes", "/home/bob/.ssh/config"},
+		{"1001", "Host *.example.com", "ProxyCommand  curl http://x", "/home/bob/.ssh/config"},
+		{"1001", "match\tuser root", "IdentityFile ~/.ssh/x", "/home/bob/.ssh/config"},
+	}
+	if diff := cmp.Diff(want, cells(r, scan(t, r, where(r, "uid", 0, 1000, 1001)), "uid", "block", "option", "ssh_config_file")); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // Keys that ssh-keygen and openssl make are described, and nothing of them is shown.
 func TestUserSSHKeys(t *testing.T) {
 	if _, err := exec.LookPath("ssh-keygen"); err != nil {
@@ -300,6 +328,14 @@ func FuzzLines(f *testing.F) {
 		rsaBits(b)
 		parseShadow(b, func(*shadowEntry) {})
 		parseResolvConf(b)
+		parseSSHConfig(b, func(_, option string) {
+			if option == "" {
+				t.Error("an empty option")
+			}
+		})
+		parseServices(b, false, func(*service) {})
+		parseServices(b, true, func(*service) {})
+		parseSysctl(b, func(sysctlSetting) {})
 		(&blockDevice{}).identify(bytes.Clone(b))
 	})
 }

@@ -137,10 +137,11 @@ func luksCipher(b []byte) string {
 	return string(meta.Segments["0"].Encryption)
 }
 
-// udevProperties reads udev's database of a device (systemd's sd-device: lines of E:KEY=value).
-func (r root) udevProperties(number string) map[string]string {
+// udevProperties reads udev's database of a device, as b8:0, c189:1 or +pci:0000:00:1f.0 (systemd's sd-device:
+// lines of E:KEY=value).
+func (r root) udevProperties(device string) map[string]string {
 	out := map[string]string{}
-	b, err := r.readFile("/run/udev/data/b"+number, maxManifest)
+	b, err := r.readFile("/run/udev/data/"+device, maxManifest)
 	if err != nil {
 		return out
 	}
@@ -174,7 +175,7 @@ func (env *Env) blockDevices(probe bool) ([]*blockDevice, error) {
 			d.parent = "/dev/" + one.Slaves[0]
 		}
 		if probe {
-			p := r.udevProperties(one.Number)
+			p := r.udevProperties("b" + one.Number)
 			if m := p["ID_MODEL_FROM_DATABASE"]; m != "" {
 				d.Model = m
 			} else if m := p["ID_MODEL"]; m != "" {

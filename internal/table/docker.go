@@ -23,7 +23,8 @@ const defaultDocker = "/run/docker.sock"
 func dockerTables(env *Env) []schema.Relation {
 	return []schema.Relation{
 		dockerContainers(env), dockerContainerProcesses(env), dockerContainerLabels(env),
-		dockerContainerMounts(env), dockerContainerNetworks(env), dockerImages(env), dockerInfo(env),
+		dockerContainerMounts(env), dockerContainerNetworks(env), dockerContainerEnvs(env), dockerContainerPorts(env),
+		dockerImages(env), dockerInfo(env), dockerVersion(env),
 	}
 }
 

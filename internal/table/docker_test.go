@@ -1,6 +1,7 @@
 package table
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/http"
@@ -34,11 +35,19 @@ func dockerd(t *testing.T) *Env {
 	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/containers/json" && r.URL.RawQuery == "all=1":
-			file(w, "docker-containers.json")
+			b, err := os.ReadFile("../container/testdata/docker-containers.json")
+			if err != nil {
+				t.Error(err)
+			}
+			// The recorded containers publish nothing.
+			ports := `"Ports":[{"IP":"0.0.0.0","PrivatePort":8080,"PublicPort":80,"Type":"tcp"},{"PrivatePort":9000,"Type":"udp"}]`
+			w.Write(bytes.ReplaceAll(b, []byte(`"Ports":[]`), []byte(ports)))
 		case strings.HasPrefix(r.URL.Path, "/containers/83de9c011ae3"):
 			file(w, "docker-inspect.json")
 		case r.URL.Path == "/images/json":
 			fmt.Fprint(w, `[{"Id":"sha256:ab","Created":7,"Size":9,"RepoTags":["a:1","b:2"]},null,{"Id":"cd","RepoTags":null}]`)
+		case r.URL.Path == "/version":
+			fmt.Fprint(w, `{"Version":"20.10.24+dfsg1","ApiVersion":"1.41","MinAPIVersion":"1.12","GitCommit":"5d6db84","GoVersion":"go1.19.8","Os":"linux","Arch":"amd64","KernelVersion":"6.18.44","BuildTime":"2023-05-18T13:56:14.000000000+00:00"}`)
 		case r.URL.Path == "/info":
 			fmt.Fprint(w, `{"ID":"X","Containers":3,"CpuCfsPeriod":true,"OSType":"linux","NCPU":2,"MemTotal":5,"ServerVersion":"20.10"}`)
 		default:
@@ -87,6 +96,10 @@ func TestDockerTables(t *testing.T) {
 		{"mounts", dockerContainerMounts(env), "", []string{"id"}, nil},
 		{"networks", dockerContainerNetworks(env), "83de", []string{"name", "gateway", "ip_address", "ip_prefix_len", "mac_address"},
 			[]string{"bridge|172.17.0.1|172.17.0.2|16|02:42:ac:11:00:02"}},
+		{"variables", dockerContainerEnvs(env), "83de", []string{"id", "key", "value"}, []string{"83de|PATH|/bin"}},
+		{"ports", dockerContainerPorts(env), "83de", []string{"type", "port", "host_ip", "host_port"}, []string{"tcp|8080|0.0.0.0|80", "udp|9000||0"}},
+		{"version", dockerVersion(env), "", []string{"version", "api_version", "min_api_version", "git_commit", "go_version", "os", "arch", "kernel_version", "build_time"},
+			[]string{"20.10.24+dfsg1|1.41|1.12|5d6db84|go1.19.8|linux|amd64|6.18.44|2023-05-18T13:56:14.000000000+00:00"}},
 		{"images", dockerImages(env), "", []string{"id", "created", "size_bytes", "tags"}, []string{"ab|7|9|a:1,b:2", "cd|0|0|"}},
 		{"info", dockerInfo(env), "", []string{"id", "containers", "cpu_cfs_period", "cpu_cfs_quota", "os_type", "cpus", "memory", "server_version"},
 			[]string{"X|3|1|0|linux|2|5|20.10"}},

@@ -20,8 +20,6 @@ var pending = []struct{ name, brings string }{
 	{"syslog_events", "osquery-named event tables"},
 	{"yara_events", "osquery-named event tables"},
 
-	{"iptables", "network and certificate tables"},
-
 	{"yara_file", "YARA, in the artefact that has it"},
 	{"yara_process", "YARA, in the artefact that has it"},
 }

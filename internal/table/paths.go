@@ -27,8 +27,9 @@ type pathTable[T any] struct {
 	def     *schema.Def
 	columns []schema.Column[T]
 	env     *Env
-	// row makes a row of a target, or reports that there is none.
-	row func(q *schema.Query, t target) (T, bool)
+	// row makes a row of a target, or reports that there is none; rows, where it is set, any number.
+	row  func(q *schema.Query, t target) (T, bool)
+	rows func(q *schema.Query, t target) []T
 	// drop frees what a row holds; nil when that is nothing.
 	drop func(T)
 }
@@ -121,6 +122,7 @@ type pathCursor[T any] struct {
 	stop   func()
 	at     T
 	held   bool // at holds something to drop
+	more   []T  // of the same target
 }
 
 func (c *pathCursor[T]) release() {
@@ -137,9 +139,17 @@ func (c *pathCursor[T]) Next() (bool, error) {
 		if err := c.ctx.Err(); err != nil {
 			return false, err
 		}
+		if len(c.more) > 0 {
+			c.at, c.more = c.more[0], c.more[1:]
+			return true, nil
+		}
 		t, ok := c.next()
 		if !ok {
 			return false, c.ctx.Err()
+		}
+		if c.table.rows != nil {
+			c.more = c.table.rows(c.q, t)
+			continue
 		}
 		if c.at, c.held = c.table.row(c.q, t); c.held {
 			return true, nil

@@ -143,3 +143,44 @@ func TestProcessNamespaceRows(t *testing.T) {
 		t.Errorf("own namespaces %v, the child's %v", own, want)
 	}
 }
+
+// A pipe has its two ends in two processes, whichever way it is called.
+func TestProcessOpenPipeRows(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	must(t, unix.Mkfifo(fifo, 0o600))
+	named, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	must(t, err)
+	defer named.Close()
+	reader, writer, err := os.Pipe()
+	must(t, err)
+	defer reader.Close()
+	defer writer.Close()
+	// Its descriptors 3 and 4.
+	c := (&processChild{name: "child", mode: "wait", files: []*os.File{writer, named}}).start(t)
+	pid, own := strconv.Itoa(c.Pid), strconv.Itoa(os.Getpid())
+	row := func(fd, mode string, inode uint64, kind string, f *os.File, otherMode string) map[string]string {
+		return map[string]string{"pid": pid, "fd": fd, "mode": mode, "inode": fmt.Sprint(inode), "type": kind,
+			"partner_pid": own, "partner_fd": fmt.Sprint(f.Fd()), "partner_mode": otherMode}
+	}
+	inode := func(f *os.File) uint64 {
+		var st unix.Stat_t
+		must(t, unix.Fstat(int(f.Fd()), &st))
+		return st.Ino
+	}
+	for _, want := range []map[string]string{
+		row("3", "w", inode(reader), "anonymous", reader, "r"), row("4", "rw", inode(named), "named", named, "rw"),
+	} {
+		found := 0
+		for _, r := range only(rowsWhere(t, "process_open_pipes"), "pid", pid) {
+			if r["fd"] == want["fd"] && r["partner_fd"] == want["partner_fd"] && r["partner_pid"] == own {
+				found++
+				if d := cmp.Diff(want, r); d != "" {
+					t.Errorf("row (-want +got):\n%s", d)
+				}
+			}
+		}
+		if found != 1 {
+			t.Errorf("%d rows of descriptor %s", found, want["fd"])
+		}
+	}
+}

@@ -15,6 +15,7 @@ func processTables(env *Env) []schema.Relation {
 		processes(env.FS),
 		processEnvs(env.FS),
 		processOpenFiles(env.FS),
+		processOpenPipes(env.FS),
 		processMemoryMap(env.FS),
 		processNamespaces(env.FS),
 		processOpenSockets(env.FS),

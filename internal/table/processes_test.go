@@ -25,6 +25,7 @@ var processSchemas = map[string]string{
 	"processes": "pid:B[io], name:T, path:T, cmdline:T, state:T, cwd:T, root:T, uid:B, gid:B, euid:B, egid:B, suid:B, sgid:B, on_disk:I, wired_size:B, resident_size:B, total_size:B, user_time:B, system_time:B, disk_bytes_read:B, disk_bytes_written:B, start_time:B, parent:B, pgroup:B, threads:I, nice:I, cgroup_path:T" +
 		" ‖ elevated_token:I, secure_process:I, protection_type:T, virtual_process:I, elapsed_time:B, handle_count:B, percent_processor_time:B, upid:B, uppid:B, cpu_type:I, cpu_subtype:I, translated:I",
 	"process_envs":         "pid:I[io], key:T, value:T",
+	"process_open_pipes":   "pid:B, fd:B, mode:T, inode:B, type:T, partner_pid:B, partner_fd:B, partner_mode:T",
 	"process_open_files":   "pid:B[i], fd:B, path:T",
 	"process_memory_map":   "pid:I[io], start:T, end:T, permissions:T, offset:B, device:T, inode:I, path:T, pseudo:I ‖ deleted:I",
 	"process_namespaces":   "pid:I[io], cgroup_namespace:T, ipc_namespace:T, mnt_namespace:T, net_namespace:T, pid_namespace:T, user_namespace:T, uts_namespace:T",

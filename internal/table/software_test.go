@@ -197,6 +197,47 @@ func TestEditorExtensions(t *testing.T) {
 	}
 }
 
+func TestRepositories(t *testing.T) {
+	dir := tree(t, map[string]string{
+		"etc/apt/sources.list": "# deb http://no/ no main\ndeb [arch=amd64 signed-by=/k.gpg] http://deb.debian.org/debian/ bookworm main contrib # x\n" +
+			"deb-src https://x_y.example/pool ./\nrpm http://z/ a b\ndeb cdrom\n",
+		"etc/apt/sources.list.d/docker.sources": "Types: deb\nURIs: https://download.docker.com/linux/debian\n  https://mirror.example/d\nSuites: bookworm bookworm-x\n" +
+			"# Enabled: no\nComponents: stable\n\nEnabled: no\nURIs: http://off/\nSuites: s\n",
+		"etc/apt/sources.list.d/old.list.save": "deb http://saved/ s main\n",
+		"var/lib/apt/lists/deb.debian.org_debian_dists_bookworm_InRelease": "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nOrigin: Debian\nVersion: 12.5\nCodename: bookworm\n" +
+			"Architectures: all amd64\nComponents: main contrib\nSHA256:\n Version: 9\n",
+		"var/lib/apt/lists/deb.debian.org_debian_dists_bookworm_main_binary-amd64_Packages": "Version: 8\n",
+	})
+	r := aptSourcesTable(at(dir))
+	list, docker := "/etc/apt/sources.list", "/etc/apt/sources.list.d/docker.sources"
+	want := [][]string{
+		{"deb.debian.org/debian bookworm", list, "http://deb.debian.org/debian", "bookworm", "12.5", "Debian", "main contrib", "all amd64"},
+		{"x_y.example/pool ./", list, "https://x_y.example/pool", "", "", "", "", ""},
+		{"download.docker.com/linux/debian bookworm", docker, "https://download.docker.com/linux/debian", "", "", "", "", ""},
+		{"download.docker.com/linux/debian bookworm-x", docker, "https://download.docker.com/linux/debian", "", "", "", "", ""},
+		{"mirror.example/d bookworm", docker, "https://mirror.example/d", "", "", "", "", ""},
+		{"mirror.example/d bookworm-x", docker, "https://mirror.example/d", "", "", "", "", ""},
+	}
+	if diff := cmp.Diff(want, cells(r, scan(t, r, whereAll()), "name", "source", "base_uri", "release", "version", "maintainer", "components", "architectures")); diff != "" {
+		t.Error(diff)
+	}
+	dir = tree(t, map[string]string{
+		"etc/dnf/dnf.conf": "[main]\ngpgcheck=1\nreposdir=/etc/yum.repos.d,/opt/repos\n",
+		"etc/yum.repos.d/rocky.repo": "[baseos]\nname=Rocky Linux $releasever - BaseOS\nmirrorlist=https://mirrors/?a=$basearch&b=1;c\n#baseurl=http://x\ngpgcheck=1\nenabled=1\n" +
+			"gpgkey=file:///etc/pki/a\n\tfile:///etc/pki/b\n[debug]\nbaseurl = http://d/#frag\nenabled=0\n",
+		"opt/repos/own.repo": "[own]\nname=\"Own\"\nbaseurl=http://own/\nnonsense\n", "opt/repos/own.repo.bak": "[bak]\nname=b\n",
+	})
+	r = yumSourcesTable(at(dir))
+	want = [][]string{
+		{"Rocky Linux $releasever - BaseOS", "", "https://mirrors/?a=$basearch&b=1;c", "1", "1", "file:///etc/pki/a file:///etc/pki/b"},
+		{"debug", "http://d/#frag", "", "0", "", ""},
+		{`"Own"`, "http://own/", "", "", "", ""},
+	}
+	if diff := cmp.Diff(want, cells(r, scan(t, r, whereAll()), "name", "baseurl", "mirrorlist", "enabled", "gpgcheck", "gpgkey")); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // Manifests are whatever somebody wrote.
 func FuzzManifests(f *testing.F) {
 	for _, s := range []string{preferences, `{"addons":[{"id":"x"}]}`, `[{"identifier":{"id":"a"}}]`, `{"name":[],"author":{"name":1}}`, "Name: x\nVersion:\n"} {
@@ -212,5 +253,9 @@ func FuzzManifests(f *testing.F) {
 		parsePackageJSON(b)
 		parseMetadata(b, &pythonPackage{})
 		splitPortage(string(b))
+		parseAptLine(string(b))
+		parseAptStanzas(b, func(*aptSource) {})
+		(&aptSource{}).parseRelease(b)
+		_, _ = parseYum(b, func(*yumSource) {})
 	})
 }

@@ -248,3 +248,99 @@ func TestOsqueryFlags(t *testing.T) {
 		}
 	}
 }
+
+func TestHardware(t *testing.T) {
+	dir := tree(t, map[string]string{
+		"proc/stat": "cpu  10 20\ncpu0 1 2 3 4 5 6 7 8 9 10\ncpu1 11 12 13 14 15 16 17\nintr 1 2\n",
+		"proc/cpuinfo": "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Xeon X\ncpu MHz\t\t: 2500.123\nphysical id\t: 0\ncore id\t: 0\nflags\t\t: fpu lm\n\n" +
+			"processor\t: 1\nphysical id\t: 0\ncore id\t: 0\n\nprocessor\t: 2\nphysical id\t: 1\ncore id\t: 0\nmodel name\t: Xeon Y\n",
+		"sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq": "3500000\n",
+		"proc/meminfo":                            "MemTotal:       16 kB\nMemFree:        8 kB\nHugePages_Total: 3\nMemAvailable:   9 kB\nSwapTotal:      0 kB\n",
+		"proc/loadavg":                            "0.05 1.20 3.00 1/234 567\n",
+		"sys/bus/pci/devices/0000:00:02.0/class":  "0x020000\n",
+		"sys/bus/pci/devices/0000:00:02.0/vendor": "0x1af4\n", "sys/bus/pci/devices/0000:00:02.0/device": "0x1041\n",
+		"sys/bus/pci/devices/0000:00:02.0/driver": "-> ../../../bus/pci/drivers/virtio-pci",
+		"run/udev/data/+pci:0000:00:02.0":         "I:1\nE:ID_VENDOR_FROM_DATABASE=Red Hat, Inc.\nE:ID_PCI_CLASS_FROM_DATABASE=Network controller\n",
+		"sys/bus/usb/devices/1-1/idVendor":        "046d\n", "sys/bus/usb/devices/1-1/idProduct": "c077\n", "sys/bus/usb/devices/1-1/busnum": "1\n",
+		"sys/bus/usb/devices/1-1/devnum": "4\n", "sys/bus/usb/devices/1-1/dev": "189:3\n", "sys/bus/usb/devices/1-1/product": "Mouse\n",
+		"sys/bus/usb/devices/1-1/removable": "removable\n", "sys/bus/usb/devices/1-1:1.0/bInterfaceClass": "03\n",
+		"run/udev/data/c189:3": "E:ID_VENDOR_FROM_DATABASE=Logitech, Inc.\n",
+	})
+	env := at(dir)
+	for _, tt := range []struct {
+		r       schema.Relation
+		columns []string
+		want    [][]string
+	}{
+		{cpuTimeTable(env), []string{"core", "user", "softirq", "guest_nice"}, [][]string{{"0", "1", "7", "10"}, {"1", "11", "17", "0"}}},
+		{cpuInfoTable(env), []string{"device_id", "model", "manufacturer", "number_of_cores", "logical_processors", "address_width", "current_clock_speed", "max_clock_speed"},
+			[][]string{{"0", "Xeon X", "GenuineIntel", "1", "2", "64", "2500", "3500"}, {"1", "Xeon Y", "", "1", "1", "32", "0", "3500"}}},
+		{memoryInfoTable(env), []string{"memory_total", "memory_free", "memory_available", "swap_total", "buffers"}, [][]string{{"16384", "8192", "9216", "0", "0"}}},
+		{loadAverageTable(env), []string{"period", "average"}, [][]string{{"1m", "0.05"}, {"5m", "1.20"}, {"15m", "3.00"}}},
+		{pciDevicesTable(env), []string{"pci_slot", "pci_class", "pci_class_id", "pci_subclass_id", "driver", "vendor", "vendor_id", "model_id"},
+			[][]string{{"0000:00:02.0", "Network controller", "0x02", "0x00", "virtio-pci", "Red Hat, Inc.", "0x1af4", "0x1041"}}},
+		{usbDevicesTable(env), []string{"usb_address", "usb_port", "vendor", "vendor_id", "model", "model_id", "removable"},
+			[][]string{{"4", "1", "Logitech, Inc.", "046d", "Mouse", "c077", "1"}}},
+	} {
+		if diff := cmp.Diff(tt.want, cells(tt.r, scan(t, tt.r, whereAll()), tt.columns...)); diff != "" {
+			t.Errorf("%s: %s", tt.r.Def().Name, diff)
+		}
+	}
+	// This machine has processors and memory.
+	for _, r := range []schema.Relation{cpuTimeTable(here()), cpuInfoTable(here()), memoryInfoTable(here()), loadAverageTable(here())} {
+		if rows := scan(t, r, whereAll()); len(rows) == 0 {
+			t.Errorf("%s is empty here", r.Def().Name)
+		}
+	}
+}
+
+func TestSystemControls(t *testing.T) {
+	dir := tree(t, map[string]string{
+		"proc/sys/kernel/kptr_restrict": "1\n", "proc/sys/net/ipv4/conf/eth0.100/rp_filter": "2\n", "proc/sys/net/ipv4/conf/all/rp_filter": "0\n",
+		"proc/sys/net/ipv6/conf/all/stable_secret": "secret\n", "proc/sys/fs/binfmt_misc/register": "x\n", "proc/sys/net/ipv4/tcp_rmem": "4096\t131072\t6291456\n",
+		"etc/sysctl.d/10-a.conf": "# x\n; y\n-kernel.kptr_restrict = 2\nnet.ipv4.conf.*.rp_filter=1\n", "usr/lib/sysctl.d/10-a.conf": "kernel.kptr_restrict=9\n",
+		"usr/lib/sysctl.d/50-b.conf": "net/ipv4/conf/all/rp_filter = 7\n", "etc/sysctl.d/99-x": "kernel.kptr_restrict=8\n",
+	})
+	r := systemControlsTable(at(dir))
+	want := [][]string{
+		{"kernel.kptr_restrict", "kernel", "1", "2"},
+		{"net.ipv4.conf.all.rp_filter", "net", "0", "7"},
+		{"net.ipv4.conf.eth0/100.rp_filter", "net", "2", "1"},
+		{"net.ipv4.tcp_rmem", "net", "4096\t131072\t6291456", ""},
+	}
+	columns := []string{"name", "subsystem", "current_value", "config_value"}
+	if diff := cmp.Diff(want, cells(r, scan(t, r, whereAll()), columns...)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(want[2:3], cells(r, scan(t, r, where(r, "name", "net.ipv4.conf.eth0/100.rp_filter", "no.such", "net.ipv6.conf.all.stable_secret", "../../etc.passwd")), columns...)); diff != "" {
+		t.Error(diff)
+	}
+	out, err := exec.Command("cat", "/proc/sys/kernel/osrelease").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r = systemControlsTable(here())
+	if diff := cmp.Diff([][]string{{strings.TrimSpace(string(out))}}, cells(r, scan(t, r, where(r, "name", "kernel.osrelease")), "current_value")); diff != "" {
+		t.Error(diff)
+	}
+	if n := len(scan(t, r, whereAll())); n < 200 {
+		t.Errorf("only %d settings here", n)
+	}
+}
+
+func TestServices(t *testing.T) {
+	dir := tree(t, map[string]string{
+		"etc/services":  "# x\nhttp\t\t80/tcp\t\twww # WorldWideWeb\nbad 99999/tcp\nnone\ndomain 53/udp\n",
+		"etc/protocols": "ip\t0\tIP\t\t# internet protocol\ntcp 6 TCP\nx 80/tcp\n",
+	})
+	r := etcServicesTable(at(dir))
+	want := [][]string{{"http", "80", "tcp", "www", "WorldWideWeb"}, {"domain", "53", "udp", "", ""}}
+	if diff := cmp.Diff(want, cells(r, scan(t, r, whereAll()), "name", "port", "protocol", "aliases", "comment")); diff != "" {
+		t.Error(diff)
+	}
+	r = etcProtocolsTable(at(dir))
+	want = [][]string{{"ip", "0", "IP", "internet protocol"}, {"tcp", "6", "TCP", ""}}
+	if diff := cmp.Diff(want, cells(r, scan(t, r, whereAll()), "name", "number", "alias", "comment")); diff != "" {
+		t.Error(diff)
+	}
+}
