@@ -24,6 +24,7 @@ type checkOptions struct {
 	format   string
 	selfTest bool
 	rootDir  string
+	hostRoot string
 }
 
 func newCheck() *cobra.Command {
@@ -64,16 +65,17 @@ The last line says what works, and what to do when nothing does.`,
 	f.BoolVar(&o.selfTest, "self-test", false, "do one thing of each kind, and prove that it is told")
 	o.flags(f)
 	f.StringVar(&o.rootDir, "root-dir", "/", "directory below which all files of goshawk lie")
+	f.StringVar(&o.hostRoot, "host-root", "/", "where the root directory of the host is, for goshawk in a container")
 	return cmd
 }
 
 func (o *checkOptions) run(ctx context.Context, out io.Writer) error {
-	f := procfs.At("")
+	f := procfs.At(o.hostRoot)
 	types, err := o.types(f, o.rootDir)
 	if err != nil {
 		return err
 	}
-	r := report{Kernel: kernel.Probe(f, "", types), Runtimes: kernel.Runtimes("")}
+	r := report{Kernel: kernel.Probe(f, o.hostRoot, types), Runtimes: kernel.Runtimes(o.hostRoot)}
 	state := audit.Look(f)
 	r.Audit = auditTextOf(&state)
 	code := r.tryHooks(ctx, sensor.Options{FS: f, Tiers: o.forced(), BTF: types, Object: o.object}, o.selfTest)

@@ -78,7 +78,7 @@ func newDaemonRun(flags *config.Flags, problems []config.Problem, errOut io.Writ
 	d.logger = slog.New(d.status)
 	d.flags.Store(flags)
 	o := &d.options
-	o.host = host{rootDir: flags.String("root_dir"), storeDir: flags.String("database_path"), socket: flags.String("socket")}
+	o.host = host{rootDir: flags.String("root_dir"), storeDir: flags.String("database_path"), socket: flags.String("socket"), hostRoot: flags.String("host_root")}
 	o.format, o.source, o.btf = "text", flags.String("source"), flags.String("btf")
 	o.kinds, o.env, o.tiers = words(flags.String("kinds")), words(flags.String("env")), words(flags.String("tier"))
 	o.rules = words(flags.String("rules"))
@@ -187,7 +187,7 @@ func writePID(path string) error {
 
 // open opens all parts but the socket.
 func (d *daemon) open(ctx context.Context, memory *memory, out io.Writer) (err error) {
-	fs := procfs.At("")
+	fs := procfs.At(d.options.hostRoot)
 	if err := d.openWatch(ctx); err != nil {
 		return err
 	}
@@ -218,7 +218,7 @@ func (d *daemon) open(ctx context.Context, memory *memory, out io.Writer) (err e
 		d.warn(fmt.Sprintf("keep the identity of this installation: %v", err))
 	}
 	d.env = &table.Env{
-		FS: fs, Watcher: d.watcher, InstanceID: instance, StartTime: time.Now(), ReadMax: d.line.Int("read_max"),
+		FS: fs, HostRoot: d.options.hostRoot, Watcher: d.watcher, InstanceID: instance, StartTime: time.Now(), ReadMax: d.line.Int("read_max"),
 		DockerSocket: d.line.String("docker_socket"), SQLite: sqliteTable,
 		Config: d.configHash, Flags: func() []table.Flag { return flagRows(d.f(), nil) },
 		Schedule: d.scheduleRows, Packs: d.packRows,
@@ -232,7 +232,7 @@ func (d *daemon) open(ctx context.Context, memory *memory, out io.Writer) (err e
 	d.agent = agent.New(agent.Options{
 		Rules: rules, RuleCounts: ruleCounts,
 		Inputs: d.inputs(), Processes: d.watch.processes, Containers: containers, Store: d.watch.store, StoreCounts: d.counts,
-		BootID: d.watch.bootID, Peak: fs.SelfPeak, Own: d.own, Warn: d.warn, Helping: d.options.helpers(), Select: d.watch.ofFiles,
+		BootID: d.watch.bootID, Peak: procfs.At("").SelfPeak, Own: d.own, Warn: d.warn, Helping: d.options.helpers(), Select: d.watch.ofFiles,
 		Contents: d.watch.contents(),
 	})
 	if d.remote, err = d.openRemote(); err != nil {

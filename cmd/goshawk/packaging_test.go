@@ -3,16 +3,21 @@ package main
 import (
 	"bytes"
 	"debug/elf"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/goshawk-project/goshawk/internal/kernel"
+	"github.com/goshawk-project/goshawk/internal/procfs"
 )
 
 const packagingDir = "../../packaging/"
@@ -249,11 +254,55 @@ func TestLiveInContainer(t *testing.T) {
 	mustDo(t, syscall.Stat("/etc/passwd", &st))
 	check(t, "a file of the host", ask("SELECT inode FROM file WHERE path = '/etc/passwd'"), fmt.Sprintf("inode\n%d", st.Ino))
 	check(t, "hooks not attached", ask("SELECT count(*) AS n FROM goshawk_hooks WHERE tier IN ('', 'none')"), "n\n0")
+	checkFromContainer(t, call)
+	daemonInContainer(t, c, call, before)
 
 	for _, b := range boxes {
 		engine.stop(t, b)
 	}
 	checkAttribution(t, boxes, stream.read())
+}
+
+// checkFromContainer asks in goshawk's container what goshawk check finds: the host's kernel,
+// distribution and mounts.
+func checkFromContainer(t *testing.T, call func(t *testing.T, args ...string) string) {
+	t.Helper()
+	var r report
+	mustDo(t, json.Unmarshal([]byte(call(t, "exec", "goshawk-agent", "/goshawk", "check", "--host-root", "/host", "--format", "json")), &r))
+	facts := map[string]string{}
+	for _, f := range r.Kernel {
+		facts[f.Name] = f.Value
+	}
+	for _, f := range kernel.Probe(procfs.At(""), "", "") {
+		if f.Name == "distribution" || f.Name == "release" {
+			check(t, f.Name, facts[f.Name], f.Value)
+		}
+	}
+	if !strings.Contains(facts["cgroups"], "/sys/fs/cgroup") {
+		t.Errorf("cgroups: %s", facts["cgroups"])
+	}
+	check(t, "source", r.Source, "ebpf")
+}
+
+// daemonInContainer runs goshawk daemon beside the agent in its container, with a schedule
+// about the host and about a container on it.
+func daemonInContainer(t *testing.T, c *containerBench, call func(t *testing.T, args ...string) string, b *box) {
+	t.Helper()
+	mustDo(t, os.WriteFile(c.path("volume-store/daemon.conf"), []byte(`{"schedule":{
+		"parent":{"query":"SELECT parent FROM processes WHERE pid = `+strconv.Itoa(os.Getpid())+`","interval":1,"snapshot":true},
+		"inside":{"query":"SELECT container_name, path FROM process_events WHERE container_id = '`+b.id+`' AND container_name <> ''","interval":1}}}`), 0o600))
+	printed := c.path("daemon-printed")
+	background(t, c.path("daemon-said"), "sh", "-c", `out=$1; shift; exec "$@" >"$out"`, "sh", printed, "env", "CONTAINERS_CONF="+c.path("containers.conf"),
+		"podman", "exec", "goshawk-agent", "/goshawk", "daemon", "--host_root=/host", "--config_path=/var/lib/goshawk/daemon.conf", "--database_path=/var/lib/goshawk/daemon",
+		"--socket=/run/goshawk/daemon.sock", "--pidfile=/run/goshawk/daemon.pid", "--extensions_socket=/run/goshawk/daemon.em", "--logger_plugin=stdout", "--schedule_splay_percent=0")
+	within(t, "the daemon in the container tells of the host, and of containers on it", func() bool {
+		b, _ := os.ReadFile(printed)
+		return bytes.Contains(b, []byte(`"parent":"`+strconv.Itoa(os.Getppid())+`"`)) && bytes.Contains(b, []byte(`"container_name":"goshawk-early","path":"/bin/busybox"`))
+	}, func() string {
+		b, _ := os.ReadFile(printed)
+		more, _ := os.ReadFile(c.path("daemon-said"))
+		return string(b) + string(more)
+	})
 }
 
 // podmanOnly is podman without its API.

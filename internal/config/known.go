@@ -226,6 +226,7 @@ var knownFlags = []Flag{
 // ownFlags are those that osquery does not have.
 var ownFlags = []Flag{
 	{Name: "root_dir", Type: "string", Default: "/", Description: "Directory below which all files lie whose flags are not given", CommandLine: true, Used: true},
+	{Name: "host_root", Type: "string", Default: "/", Description: "Where the root directory of the host is, for goshawk in a container", CommandLine: true, Used: true},
 	{Name: "socket", Type: "string", Default: "/run/goshawk/goshawk.sock", Description: "Socket on which goshawk query asks the daemon", CommandLine: true, Used: true, Below: true},
 	{Name: "source", Type: "string", Default: "auto", Description: "Where events come from: auto, ebpf, audit or both", CommandLine: true, Used: true},
 	{Name: "stop_auditd", Type: "bool", Default: "false", Description: "End the process that owns audit, and take its place", CommandLine: true, Used: true},
