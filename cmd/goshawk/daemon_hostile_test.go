@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -108,6 +109,34 @@ func TestDaemonSecrets(t *testing.T) {
 	}
 }
 
+// Neither process is dumpable: without CAP_SYS_PTRACE (or PERFMON, from 6.15) not even root with all rights that they
+// have may look into their memory, as it may into another's (ptrace(2), PTRACE_MODE_READ).
+func TestDaemonNotDumpable(t *testing.T) {
+	needRoot(t)
+	few := []string{"setpriv", "--bounding-set=-sys_ptrace,-perfmon,-sys_admin", "--inh-caps=-all"}
+	look := func(pid int) (string, error) {
+		args := append(few[:len(few):len(few)], "cat", "/proc/"+strconv.Itoa(pid)+"/maps")
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		return string(out), err
+	}
+	root := t.TempDir()
+	configure(t, root, `{}`)
+	r := startDaemonBy(t, few, root)
+	other := exec.Command(few[0], append(few[1:len(few):len(few)], "sleep", "600")...)
+	mustDo(t, other.Start())
+	defer func() { other.Process.Kill(); other.Wait() }()
+	within(t, "another process can be looked into", func() bool {
+		out, err := look(other.Process.Pid)
+		return err == nil && strings.Contains(out, "/sleep")
+	})
+	for _, pid := range daemonPids(t, root) {
+		if out, err := look(pid); err == nil || !strings.Contains(out, "Permission denied") {
+			t.Errorf("process %d shows its memory: %v\n%.500s", pid, err, out)
+		}
+	}
+	r.stop()
+}
+
 // A server that means harm gets nothing written outside the daemon's own directories, no
 // program run, no file read into a configuration, and no more memory than the daemon may have.
 func TestDaemonHostileServer(t *testing.T) {
@@ -190,7 +219,33 @@ func TestDaemonHostileServer(t *testing.T) {
 	if memory == 0 || memory > 400<<10 {
 		t.Errorf("the worker took %d kB", memory)
 	}
-	s.Do(func() { s.Fault = nil })
+	// Then it says nothing any more, to nobody.
+	release, silent := make(chan struct{}), map[string]bool{}
+	s.Do(func() {
+		s.Fault = func(_ http.ResponseWriter, req *http.Request, _ []byte) bool {
+			silent[req.URL.Path] = true
+			s.Unlock()
+			<-release
+			s.Lock()
+			return true
+		}
+	})
+	r.until("silence to configuration, logs and queries", func() (enough bool) { s.Do(func() { enough = len(silent) >= 3 }); return enough })
+	before = alive()
+	r.until("the schedule goes on in silence", func() bool { return alive() > before+3 })
+	// And in the end its configuration has queries that never end, for all to wait for.
+	const endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT count(*) FROM n"
+	close(release)
+	s.Do(func() {
+		s.Fault = nil
+		s.Config = `{"schedule":{"endless":{"query":"` + endless + `","interval":1}},"decorators":{"always":["` + endless + `"]},"packs":{"p":{"discovery":["` + endless + `"],"queries":{}}}}`
+	})
+	r.until("a query without end", func() bool { return strings.Contains(r.err.String(), "Executing scheduled query endless") })
+	s.Do(func() {
+		s.Config = `{"schedule":{"alive":{"query":"SELECT 'alive' AS alive","interval":1,"snapshot":true}}}`
+	})
+	before = alive()
+	r.until("the schedule goes on after it", func() bool { return alive() > before })
 	r.stop()
 	entries, err := os.ReadDir(target)
 	if err != nil || len(entries) != 1 {

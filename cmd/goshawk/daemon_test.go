@@ -52,8 +52,15 @@ func (s *said) String() string {
 // startDaemon starts a daemon below root and waits until it is ready.
 func startDaemon(t *testing.T, root string, args ...string) *running {
 	t.Helper()
+	return startDaemonBy(t, nil, root, args...)
+}
+
+// startDaemonBy is startDaemon by a command that executes what it is given.
+func startDaemonBy(t *testing.T, by []string, root string, args ...string) *running {
+	t.Helper()
 	r := &running{t: t, root: root, out: &bytes.Buffer{}, err: &said{}}
-	r.cmd = exec.Command("goshawk", append([]string{"daemon", "--root_dir", root, "--disable_events", "--schedule_splay_percent=0"}, args...)...)
+	args = slices.Concat(by, []string{"goshawk", "daemon", "--root_dir", root, "--disable_events", "--schedule_splay_percent=0"}, args)
+	r.cmd = exec.Command(args[0], args[1:]...)
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.err
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -43,11 +43,16 @@ func (f *few) Row(row []schema.Value) error {
 
 func (f *few) Warning(string) {}
 
-func (s *Scheduler) few(ctx context.Context, text string) (*few, error) {
+// few returns the first rows of a query that others wait for.
+func (s *Scheduler) few(ctx context.Context, c *setting, text string) (*few, error) {
+	if c.slow[text] {
+		return nil, errSlow
+	}
 	f := &few{}
-	ctx, cancel := context.WithTimeoutCause(ctx, maxQueryTime, errTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, s.o.Patience, errSlow)
 	defer cancel()
 	if err := s.o.Engine.Query(ctx, text, f); err != nil && !errors.Is(err, errEnough) {
+		c.slow[text] = errors.Is(err, errSlow)
 		return nil, err
 	}
 	return f, nil
@@ -59,7 +64,7 @@ func (s *Scheduler) runDecorators(ctx context.Context, c *setting, queries []str
 		return
 	}
 	for _, text := range queries {
-		f, err := s.few(ctx, text)
+		f, err := s.few(ctx, c, text)
 		if err != nil {
 			s.warner("(decorator)")(text + ": " + err.Error())
 			continue
@@ -109,7 +114,7 @@ func (s *Scheduler) discover(ctx context.Context, c *setting) {
 		}
 		active := true
 		for _, text := range p.Discovery {
-			f, err := s.few(ctx, text)
+			f, err := s.few(ctx, c, text)
 			if err != nil {
 				s.o.Logger.Warn(fmt.Sprintf("Discovery query failed (%s): %v", text, err))
 			}

@@ -182,6 +182,52 @@ func TestDenylist(t *testing.T) {
 	}
 }
 
+// Queries without end hold the schedule up for a moment at most when others wait for them, and
+// until the next configuration when they are what it is to do.
+func TestEndlessQueries(t *testing.T) {
+	const endless = `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT count(*) FROM n`
+	b := newBench(t)
+	b.sched.o.Patience = 50 * time.Millisecond
+	b.set(`{"schedule":{"good":{"query":"SELECT 1 AS one","interval":1,"snapshot":true}},
+		"decorators":{"always":["` + endless + `"],"load":["` + endless + `"]},"packs":{"p":{"discovery":["` + endless + `"],"queries":{}}}}`)
+	begun := time.Now()
+	b.run(3)
+	if took := time.Since(begun); took > 30*time.Second || len(b.lines("snapshots")) != 3 {
+		t.Errorf("three seconds took %v", took)
+	}
+	if n := strings.Count(b.said.String(), "query stopped: it took too long"); n != 1 {
+		t.Errorf("stopped %d times:\n%s", n, b.said.String())
+	}
+
+	b.set(`{"schedule":{"bad":{"query":"` + endless + `","interval":1},"good":{"query":"SELECT 2 AS two","interval":1,"snapshot":true}}}`)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b.run(1)
+	}()
+	for running := false; !running; time.Sleep(time.Millisecond) {
+		b.sched.mu.Lock()
+		running = b.sched.running.Name == "bad"
+		b.sched.mu.Unlock()
+	}
+	b.set(b.conf) // says the same: it goes on
+	select {
+	case <-done:
+		t.Fatal("a configuration that has the query stopped it")
+	case <-time.After(50 * time.Millisecond):
+	}
+	b.set(`{"schedule":{"good":{"query":"SELECT 2 AS two","interval":1,"snapshot":true}}}`)
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		t.Fatal("it goes on although no configuration has it")
+	}
+	b.run(1)
+	if got := b.lines("snapshots"); len(got) != 2 || !strings.Contains(b.said.String(), "bad: query stopped: the configuration has it no more") {
+		t.Errorf("%q; it said:\n%s", got, b.said.String())
+	}
+}
+
 func TestSplay(t *testing.T) {
 	for range 1000 {
 		if n := splay(3600, 10); n < 3240 || n > 3960 {

@@ -30,6 +30,9 @@ import (
 const (
 	// maxQueryTime is how long a scheduled query may take.
 	maxQueryTime = 10 * time.Minute
+	// maxHelpTime is how long a query may take that others wait for: a decorator, the discovery
+	// of a pack. One that took longer is not asked again under the same configuration.
+	maxHelpTime = 10 * time.Second
 	// denylistTime is for how long a query is not run that the agent died of, or that came
 	// to its limits.
 	denylistTime = 24 * time.Hour
@@ -39,6 +42,11 @@ const (
 
 // errTimeout is the cause of a query's end after maxQueryTime.
 var errTimeout = fmt.Errorf("it took longer than %v", maxQueryTime)
+
+var (
+	errSlow     = errors.New("it took too long for others to wait for it")
+	errReplaced = errors.New("the configuration has it no more")
+)
 
 // Engine answers queries; *sql.Engine is one.
 type Engine interface {
@@ -53,6 +61,8 @@ type Options struct {
 	Dir    string   // for files of large results
 	Logger *slog.Logger
 	Usage  func() Usage
+
+	Patience time.Duration // with decorators and discovery queries; 0: 10 s
 
 	Now   func() time.Time                                 // nil: time.Now
 	Sleep func(ctx context.Context, d time.Duration) error // nil: as long as it says
@@ -107,6 +117,7 @@ type setting struct {
 	packs      []*pack
 	loaded     bool // decorators of the kind load have run
 	configHash string
+	slow       map[string]bool // decorators and discovery queries that took too long; of Run's goroutine
 }
 
 // Scheduler runs queries.
@@ -118,7 +129,9 @@ type Scheduler struct {
 	current    *setting
 	decorated  map[string]string
 	failedOnce map[string]bool // sentences told
-	troubled   time.Time       // when trouble was told of last; of Run's goroutine
+	running    config.Query    // the query that is being run, with no name when none is
+	stop       context.CancelCauseFunc
+	troubled   time.Time // when trouble was told of last; of Run's goroutine
 }
 
 // New returns a scheduler that has nothing to do until Set is called.
@@ -128,6 +141,9 @@ func New(o Options) *Scheduler {
 	}
 	if o.Sleep == nil {
 		o.Sleep = sleep
+	}
+	if o.Patience == 0 {
+		o.Patience = maxHelpTime
 	}
 	if o.Usage == nil {
 		o.Usage = func() Usage { return Usage{} }
@@ -158,7 +174,7 @@ func (s *Scheduler) Set(set Setting) {
 		epoch: uint64(f.Int("schedule_epoch")), optimize: f.Bool("events_optimize"), logNames: f.Bool("schedule_lognames"),
 		enforce: f.Bool("events_enforce_denylist"), watched: !f.Bool("disable_watchdog"),
 		discovery: f.Int("pack_refresh_interval"), drift: f.Seconds("schedule_max_drift"), decorate: !f.Bool("disable_decorators"),
-		results: set.Results, snapshots: set.Snapshots, configHash: set.Config.Hash,
+		results: set.Results, snapshots: set.Snapshots, configHash: set.Config.Hash, slow: map[string]bool{},
 	}
 	add := func(p config.Pack, named bool) {
 		to := &pack{Pack: p}
@@ -184,6 +200,36 @@ func (s *Scheduler) Set(set Setting) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.next = n
+	if s.stop != nil && !n.has(&s.running) {
+		s.stop(errReplaced)
+	}
+}
+
+// has reports whether a query is in the schedule, or in a pack, as it is.
+func (c *setting) has(q *config.Query) bool {
+	return slices.ContainsFunc(c.packs, func(p *pack) bool {
+		return slices.ContainsFunc(p.queries, func(own *query) bool { return own.Name == q.Name && own.SQL == q.SQL })
+	})
+}
+
+// begin makes the context of a query that is run: it ends after maxQueryTime, and when a new
+// configuration has the query no more. What is returned must be called.
+func (s *Scheduler) begin(ctx context.Context, q *query) (context.Context, func()) {
+	ctx, stop := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithTimeoutCause(ctx, maxQueryTime, errTimeout)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running, s.stop = q.Query, stop
+	if s.next != nil && !s.next.has(&s.running) {
+		stop(errReplaced)
+	}
+	return ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.running, s.stop = config.Query{}, nil
+		cancel()
+		stop(nil)
+	}
 }
 
 // splay returns an interval moved by up to percent, so that hosts do not all ask at once
@@ -427,8 +473,8 @@ func (s *Scheduler) launch(ctx context.Context, c *setting, q *query) error {
 		}
 		return tx.Delete(domainRun, "executing")
 	}
-	limited, cancel := context.WithTimeoutCause(ctx, maxQueryTime, errTimeout)
-	defer cancel()
+	limited, end := s.begin(ctx, q)
+	defer end()
 	err = s.execute(limited, q, c, func(tx *state.Tx, r *run) error {
 		s.mu.Lock()
 		q.known, q.events = true, r.only
