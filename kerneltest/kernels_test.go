@@ -31,6 +31,7 @@ var suites = []suite{
 	{"./internal/kernel", ".", "", ".", nil, false},
 	{"./internal/procfs", "^Test", "", "", nil, false},
 	{"./cmd/goshawk", "^TestLive(Check|SelfTest|ExecAndExit|Connection|Query|TinyRing)$", "", "^TestLiveSelfTest$", nil, false},
+	{"./internal/watchdog", "^TestLive", "", "", nil, false},
 	// The last, as it locks audit until the next boot. What needs auditd or gcc runs elsewhere.
 	{"./internal/audit", "^TestLive", "^TestLive(Beside|StopOwner|Yield|Yielding|ReadOnlyBeside|Overrun|Storm|Logins)$", "", nil, false},
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -28,9 +29,13 @@ func TestMain(m *testing.M) {
 	}
 	memory, _ := strconv.ParseInt(os.Getenv("WATCHDOG_TEST_MEMORY"), 10, 64)
 	cpu, _ := strconv.Atoi(os.Getenv("WATCHDOG_TEST_CPU"))
+	poll := 50 * time.Millisecond
+	if d, err := time.ParseDuration(os.Getenv("WATCHDOG_TEST_POLL")); err == nil {
+		poll = d
+	}
 	code, err := Run(context.Background(), Options{
 		Limits: Limits{Memory: memory, CPU: cpu, Latency: 300 * time.Millisecond},
-		Delay:  100 * time.Millisecond, FirstDelay: 10 * time.Millisecond, MaxDelay: time.Second, Stop: 10 * time.Second, Poll: 50 * time.Millisecond,
+		Delay:  100 * time.Millisecond, FirstDelay: 10 * time.Millisecond, MaxDelay: time.Second, Stop: 10 * time.Second, Poll: poll,
 		FS: procfs.At(""), Log: func(s string) { fmt.Println("log:", s) },
 	})
 	fmt.Println("ended:", code, err)
@@ -56,6 +61,18 @@ func work(reason string) {
 			ballast = append(ballast, b)
 			time.Sleep(5 * time.Millisecond)
 		}
+	case "burst":
+		for !strings.Contains(ownCgroup(), "/"+name+"\n") { // the watcher puts it there
+			time.Sleep(10 * time.Millisecond)
+		}
+		for range 128 {
+			b := make([]byte, 4<<20)
+			for i := 0; i < len(b); i += 4096 {
+				b[i] = 1
+			}
+			ballast = append(ballast, b)
+		}
+		fmt.Println("nobody stopped it at 512 MiB")
 	case "cpu":
 		for n := 0; ; n++ {
 			if n < 0 {
@@ -83,6 +100,12 @@ func work(reason string) {
 	}
 }
 
+// ownCgroup is what the kernel says of this process's cgroups.
+func ownCgroup() string {
+	b, _ := os.ReadFile("/proc/self/cgroup")
+	return string(b)
+}
+
 // watched is a watcher in a process of its own.
 type watched struct {
 	t   *testing.T
@@ -101,7 +124,16 @@ func (w *watched) String() string { w.mu.Lock(); defer w.mu.Unlock(); return w.o
 
 func watch(t *testing.T, what string, env ...string) *watched {
 	t.Helper()
+	return watchIn(t, nil, what, env...)
+}
+
+// watchIn is watch in a cgroup of version 2, nil for this process's own.
+func watchIn(t *testing.T, cgroup *os.File, what string, env ...string) *watched {
+	t.Helper()
 	w := &watched{t: t, cmd: exec.Command("/proc/self/exe", "-test.run=^$")}
+	if cgroup != nil {
+		w.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
+	}
 	w.cmd.Env = append(append(os.Environ(), "WATCHDOG_TEST="+what), env...)
 	w.cmd.Stdout, w.cmd.Stderr = w, w
 	if err := w.cmd.Start(); err != nil {
@@ -177,6 +209,75 @@ func TestCPULimit(t *testing.T) {
 		}
 	}
 	w.cmd.Process.Signal(syscall.SIGKILL)
+}
+
+// Where a unit has Delegate=, with cgroups of version 2 alone, the kernel holds the worker's CPU
+// and is the last bound on its memory; so it is for the worker that follows one that died.
+func TestLiveDelegation(t *testing.T) {
+	const top = "/sys/fs/cgroup"
+	read := func(names ...string) string {
+		b, _ := os.ReadFile(filepath.Join(append([]string{top}, names...)...))
+		return string(b)
+	}
+	if c := " " + strings.TrimSpace(read("cgroup.controllers")) + " "; os.Geteuid() != 0 || !strings.Contains(c, " memory ") || !strings.Contains(c, " cpu ") {
+		t.Skip("needs root, and a kernel that has memory and cpu in cgroup v2, none of version 1")
+	}
+	const unit = "goshawk-delegated"
+	if err := write(top, "cgroup.subtree_control", "+memory +cpu"); err != nil {
+		t.Fatal(err)
+	}
+	in := func(names ...string) string { return filepath.Join(append([]string{top, unit}, names...)...) }
+	begin := func(what string, env ...string) *watched {
+		if err := os.Mkdir(in(), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		dir, err := os.Open(in())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		return watchIn(t, dir, what, env...)
+	}
+	end := func(w *watched) {
+		w.cmd.Process.Kill()
+		w.end()
+		for _, dir := range []string{in(name), in(leaf), in()} {
+			for end := time.Now().Add(time.Minute); os.Remove(dir) != nil && dirError(dir) == nil; time.Sleep(10 * time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("%s stays: %s", dir, read(strings.TrimPrefix(dir, top), "cgroup.procs"))
+				}
+			}
+		}
+	}
+
+	w := begin("cpu", "WATCHDOG_TEST_CPU=5")
+	throttled := func() (n int) {
+		for line := range strings.Lines(read(unit, name, "cpu.stat")) {
+			fmt.Sscanf(line, "nr_throttled %d", &n)
+		}
+		return n
+	}
+	for end := time.Now().Add(2 * time.Minute); throttled() < 3; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the kernel does not hold its CPU: %q, %s\n%s", read(unit, name, "cpu.max"), read(unit, name, "cpu.stat"), w)
+		}
+	}
+	if got, want := read(unit, name, "cpu.max"), fmt.Sprintf("%d 100000\n", runtime.NumCPU()*5000); got != want {
+		t.Errorf("cpu.max is %q, want %q", got, want)
+	}
+	if out := w.String(); strings.Count(out, "worker:") != 1 || strings.Contains(out, "exceeded") {
+		t.Errorf("a worker that the kernel holds was killed:\n%s", out)
+	}
+	end(w)
+
+	w = begin("always burst", "WATCHDOG_TEST_MEMORY="+strconv.Itoa(16<<20), "WATCHDOG_TEST_POLL=4s")
+	w.until("Memory limits exceeded: the kernel ended it at")
+	for end := time.Now().Add(2 * time.Minute); strings.Count(w.String(), "the kernel ended it at") < 4; time.Sleep(50 * time.Millisecond) { // the log and the next worker
+		if time.Now().After(end) {
+			t.Fatalf("only the first worker was held:\n%s", w)
+		}
+	}
+	end(w)
 }
 
 // held reports whether cgroups can be had here.
