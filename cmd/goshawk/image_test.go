@@ -83,8 +83,8 @@ func mustDo(t *testing.T, err error) {
 }
 
 // makeImage writes an image of one layer, as docker load, podman load and ctr image import
-// take it: an OCI layout with Docker's manifest.json beside it.
-func makeImage(t *testing.T, file, ref, rootfs string, command ...string) {
+// take it: an OCI layout with Docker's manifest.json beside it. It returns the image's digest.
+func makeImage(t *testing.T, file, ref, rootfs string, command ...string) (digest string) {
 	t.Helper()
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
@@ -133,6 +133,7 @@ func makeImage(t *testing.T, file, ref, rootfs string, command ...string) {
 	}
 	mustDo(t, w.Close())
 	mustDo(t, f.Close())
+	return "sha256:" + manifest
 }
 
 func sha256Of(s string) string {

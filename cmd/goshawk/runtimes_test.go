@@ -53,6 +53,7 @@ type containerBench struct {
 	dir    string
 	rootfs string
 	tar    string // shopImage
+	digest string // its
 }
 
 func newBench(t *testing.T) *containerBench {

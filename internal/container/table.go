@@ -269,6 +269,12 @@ func (t *Table) Complete(e event.Event) bool {
 		t.fork(e, in)
 	case *event.Exit:
 		t.exit(e, in)
+	case *event.File:
+		if f := in.facts; f != nil && f.RootPath != "" {
+			if rest, ok := strings.CutPrefix(e.TargetPath, f.RootPath); ok && strings.HasPrefix(rest, "/") {
+				e.ContainerPath = rest
+			}
+		}
 	}
 	return true
 }

@@ -505,6 +505,25 @@ func TestNotInImage(t *testing.T) {
 	}
 }
 
+// A file has the path at which the container sees it, when it is below its root.
+func TestContainerPath(t *testing.T) {
+	p := newPlay(t, Options{})
+	p.mkdir(7, path1)
+	p.facts(event.Container{Header: event.Header{ContainerID: id1}, RootPath: "/var/lib/docker/overlay2/x/merged"})
+	for path, want := range map[string]string{
+		"/var/lib/docker/overlay2/x/merged/etc/passwd": "/etc/passwd", "/var/lib/docker/overlay2/x/merged": "", "/var/lib/docker/overlay2/x/merged2/a": "",
+		"/etc/passwd": "", "": "",
+	} {
+		for cgroup, want := range map[uint64]string{7: want, 1: ""} {
+			e := event.File{Header: p.head(event.KindFile, proc{pid: 1, cgroup: cgroup}), TargetPath: path}
+			p.give(&e)
+			if e.ContainerPath != want {
+				t.Errorf("cgroup %d, %q: %q, want %q", cgroup, path, e.ContainerPath, want)
+			}
+		}
+	}
+}
+
 // Two hundred thousand containers, one after the other and many at once: the table stays
 // small, and no event goes to another's container.
 func TestBounds(t *testing.T) {

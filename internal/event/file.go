@@ -9,6 +9,7 @@ type File struct {
 	Operation       string // create, open, write, delete, rename, link, symlink, chmod, chown, setxattr, truncate …
 	TargetPath      string // begins with ".../" when the directory is not known
 	DestinationPath string
+	ContainerPath   string // of the target, as the container of the process sees it; empty when not known
 	Category        string // name of the watch that asked for it
 	Argument        string // what the call was given beside names; see its column
 	Result          string // "ok" or an errno's name
@@ -43,6 +44,7 @@ var fileKind = kindOf[File](Kind{
 		schema.Str("operation", func(e *File) *string { return &e.Operation }, "create, open, write, delete, rename, link, symlink, chmod, chown, setxattr, removexattr, truncate or utimes"),
 		schema.Str("target_path", func(e *File) *string { return &e.TargetPath }, "File acted upon; begins with .../ when its directory is not known"),
 		schema.Str("destination_path", func(e *File) *string { return &e.DestinationPath }, "New name: of rename, link and symlink"),
+		schema.Str("container_path", func(e *File) *string { return &e.ContainerPath }, "Path of the target as the container sees it that the process is in"),
 		schema.Str("category", func(e *File) *string { return &e.Category }, "Name of the watch that asked for this file"),
 		schema.Str("argument", func(e *File) *string { return &e.Argument }, "What was asked for: flags of open, mode of chmod, owner:group of chown, name of an attribute, length of truncate"),
 		schema.Str("result", func(e *File) *string { return &e.Result }, "ok, or the error's name"),

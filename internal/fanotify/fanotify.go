@@ -231,9 +231,28 @@ func (r *Reader) mark(set *selection.Set, again bool) error {
 			views[p.Device] = append(views[p.Device], view{p.Root, p.Path})
 		}
 	}
+	// What is written to an overlay, as containers have, is written to its upper directory, and
+	// that is told there: as what it is called in the overlay, which has no handles to be marked by.
+	through := map[int]bool{}
+	for i, p := range points {
+		if top[p.Path] != i || p.Upper == "" || !set.Touches(p.Path) {
+			continue
+		}
+		under := -1
+		for j, u := range points {
+			if top[u.Path] == j && selection.Within(p.Upper, u.Path) && (under < 0 || len(u.Path) > len(points[under].Path)) {
+				under = j
+			}
+		}
+		if under >= 0 && !slices.Contains(pseudo, points[under].Type) {
+			u := points[under]
+			through[under], through[i] = true, true
+			views[u.Device] = append(views[u.Device], view{path.Join(u.Root, strings.TrimPrefix(p.Upper, strings.TrimSuffix(u.Path, "/"))), p.Path})
+		}
+	}
 	var blind []string
 	for i, p := range points {
-		if top[p.Path] != i || slices.Contains(pseudo, p.Type) || !set.Touches(p.Path) {
+		if top[p.Path] != i || slices.Contains(pseudo, p.Type) || !set.Touches(p.Path) && !through[i] || p.Upper != "" && through[i] {
 			continue
 		}
 		fsid, err := r.add(p, views[p.Device], needed, again)

@@ -313,3 +313,36 @@ func TestLiveReload(t *testing.T) {
 	}
 	balance(t, r)
 }
+
+// What is done to files in an overlay is told under their names there, by way of the directory
+// that is written to. A file of a lower layer is copied before it changes; deleted, it is hidden.
+func TestLiveOverlay(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: mounts")
+	}
+	dir := t.TempDir()
+	do(t, "cd %s && mkdir -p lower/etc upper work merged && echo x >lower/etc/passwd && echo y >lower/etc/gone", dir)
+	merged := filepath.Join(dir, "merged")
+	options := fmt.Sprintf("lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work", dir, dir, dir)
+	if err := unix.Mount("overlay", merged, "overlay", 0, options); err != nil {
+		t.Skipf("the kernel mounts no overlay over this file system: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(merged, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	r := start(t, merged)
+	if c := r.Counts(); len(c.Blind) > 0 {
+		t.Errorf("not watched: %v", c.Blind)
+	}
+	do(t, "cd %s && echo z >>etc/passwd && echo n >new && mv new etc/new && rm etc/gone && mkdir d && echo f >d/f && rm d/f && mv etc/new end", merged)
+	var got []string
+	for _, text := range told(t, r, merged, "rename etc/new end") {
+		if !strings.HasPrefix(text, "write ") { // from 6.6 on
+			got = append(got, text)
+		}
+	}
+	check(t, "operations", got, []string{"create etc", "create etc/passwd", "create new", "rename new etc/new", "delete etc/gone", "create d", "create d/f", "delete d/f", "rename etc/new end"})
+	balance(t, r)
+}

@@ -2,6 +2,7 @@ package fanotify
 
 import (
 	"errors"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +29,7 @@ type Change struct {
 	ATime        int64 // ns, as the two below
 	MTime, CTime int64
 	Stat         bool // the file was looked at
+	whiteout     bool // it is what an overlay hides a file of its lower layers by
 }
 
 // meta is how a file was when it was looked at last.
@@ -517,12 +519,26 @@ func (r *Reader) rename(s *system, e *raw, yield func(*Change)) {
 	if there {
 		r.remember(string(e.from.fsid[:])+string(e.target.handle), after)
 	}
+	if !ok1 && ok2 && inWork(from) { // an overlay makes things there, and puts them where they belong
+		c.Operation, c.Path, c.Destination = "create", c.Destination, ""
+		if c.whiteout {
+			c = Change{Operation: "delete", Path: c.Path, Match: c.Match, PID: c.PID, Device: c.Device}
+		}
+	}
 	for _, p := range r.open { // what is told later is told under its new name
 		if selection.Within(p.Path, c.Path) && strings.HasPrefix(c.Destination, "/") {
 			p.Path = c.Destination + p.Path[len(c.Path):]
 		}
 	}
 	r.emit(&c, 1, yield)
+}
+
+// inWork reports whether a path is what an overlay calls things in its work directory
+// (OVL_WORKDIR_NAME and ovl_lookup_temp() in fs/overlayfs), where nobody else may write.
+func inWork(name string) bool {
+	dir, base := path.Split(name)
+	number, ok := strings.CutPrefix(base, "#")
+	return ok && strings.HasSuffix(dir, "/work/") && number != "" && strings.Trim(number, "0123456789abcdef") == ""
 }
 
 // movedTo gives a directory, and all that are known below it, their new name.
@@ -622,6 +638,7 @@ func (r *Reader) stat(s *system, o *object, c *Change) (meta, bool) {
 		return meta{}, false
 	}
 	c.Inode, c.Mode, c.UID, c.GID, c.Size = st.Ino, st.Mode, st.Uid, st.Gid, uint64(st.Size)
+	c.whiteout = st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
 	c.ATime, c.MTime, c.CTime, c.Stat = st.Atim.Nano(), st.Mtim.Nano(), st.Ctim.Nano(), true
 	c.Device = strconv.Itoa(int(unix.Major(st.Dev))) + ":" + strconv.Itoa(int(unix.Minor(st.Dev)))
 	return metaOf(&st), true

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,6 +75,7 @@ type MountPoint struct {
 	Path       string // where
 	Type       string
 	Source     string
+	Upper      string // of an overlay: the directory that holds what was written, "" for none
 }
 
 // MountPoints lists the mounts of this process in the order in which they were made, as
@@ -115,12 +117,41 @@ func ParseMountPoints(b []byte) []MountPoint {
 		if len(rest) < 3 || err != nil || err2 != nil {
 			continue
 		}
-		out = append(out, MountPoint{
+		m := MountPoint{
 			ID: id, Parent: parent, Device: string(words[2]), Root: unescape(words[3]), Path: unescape(words[4]),
 			Type: unescape(rest[1]), Source: unescape(rest[2]),
-		})
+		}
+		if m.Type == "overlay" && len(rest) > 3 {
+			m.Upper = upperOf(rest[3])
+		}
+		out = append(out, m)
 	}
 	return out
+}
+
+// upperOf finds upperdir among the options of an overlay; "" when there is none, or it is not named
+// from the root. A comma in a name has a backslash before it (ovl_parse_opt() in fs/overlayfs).
+func upperOf(options []byte) string {
+	const key = "upperdir="
+	for at := 0; at < len(options); {
+		end := at
+		for end < len(options) && options[end] != ',' {
+			if options[end] == '\\' && end+1 < len(options) && options[end+1] == ',' {
+				end++
+			}
+			end++
+		}
+		end = min(end, len(options))
+		if value, ok := bytes.CutPrefix(options[at:end], []byte(key)); ok {
+			name := unescape(bytes.ReplaceAll(value, []byte(`\,`), []byte(",")))
+			if strings.HasPrefix(name, "/") {
+				return filepath.Clean(name)
+			}
+			return ""
+		}
+		at = end + 1
+	}
+	return ""
 }
 
 // LinkOf reads what an open file of this process is called (proc_pid_fd(5)); buf is where it

@@ -141,3 +141,20 @@ func TestReopen(t *testing.T) {
 		t.Errorf("read %q, %v; want %q", buf[:k], err, "old")
 	}
 }
+
+func TestUpper(t *testing.T) {
+	for options, want := range map[string]string{
+		"rw,lowerdir=/l1:/l2,upperdir=/var/lib/docker/overlay2/x/diff,workdir=/w": "/var/lib/docker/overlay2/x/diff",
+		`rw,lowerdir=/a\,upperdir=/no,upperdir=/b\,c\040d/`:                       "/b,c d",
+		"ro,lowerdir=/a:/b": "", "rw,upperdir=relative": "", "rw,upperdir=": "", "": "", `upperdir=/x\`: `/x\`,
+	} {
+		line := "36 35 0:40 / /merged rw - overlay overlay " + options
+		m := ParseMountPoints([]byte(line))
+		if options == "" {
+			m = append(m, MountPoint{})
+		}
+		if len(m) == 0 || m[0].Upper != want {
+			t.Errorf("%s: %+v, want %q", options, m, want)
+		}
+	}
+}
