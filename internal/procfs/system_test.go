@@ -239,6 +239,8 @@ func FuzzHardware(f *testing.F) {
 				t.Errorf("%+v", p)
 			}
 		}
+		ParseKeys(b)
+		ParseSegments(b)
 		for name, n := range ParseMemory(b) {
 			if n < 0 {
 				t.Errorf("%s: %d", name, n)

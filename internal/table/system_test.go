@@ -344,3 +344,41 @@ func TestServices(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestKernelState(t *testing.T) {
+	dir := tree(t, map[string]string{
+		"proc/keys": "0e9c4223 I------     1 perm 1f0b0000     0     0 keyring   .builtin_trusted_keys: empty\n2a289665 I--Q---   12  3d 0c030000  1000    -1 user      a b: 4\nshort\n",
+		"proc/sysvipc/shm": "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n" +
+			"1234567890          3  3600                 4096   100   101      2  1000  1000     0     0 1700000001 1700000002 1700000003                  4096                     0\n",
+		"proc/sys/net/ipv6/conf/eth0/hop_limit": "64\n", "proc/sys/net/ipv6/conf/eth0/forwarding": "1\n", "proc/sys/net/ipv6/conf/eth0/accept_ra": "2\n",
+		"sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c": "\x06\x00\x00\x00\x01",
+		"sys/firmware/efi/efivars/SetupMode-8be4df61-93ca-11d2-aa0d-00e098032b8c":  "\x06\x00\x00\x00\x00",
+	})
+	env := at(dir)
+	for _, tt := range []struct {
+		r       schema.Relation
+		columns []string
+		want    [][]string
+	}{
+		{kernelKeysTable(env), []string{"serial_number", "flags", "usage", "timeout", "permissions", "uid", "gid", "type", "description"},
+			[][]string{{"0e9c4223", "I------", "1", "perm", "1f0b0000", "0", "0", "keyring", ".builtin_trusted_keys: empty"}, {"2a289665", "I--Q---", "12", "3d", "0c030000", "1000", "-1", "user", "a b: 4"}}},
+		{sharedMemoryTable(env), []string{"shmid", "owner_uid", "creator_uid", "pid", "creator_pid", "atime", "dtime", "ctime", "permissions", "size", "attached", "status", "locked"},
+			[][]string{{"3", "1000", "0", "101", "100", "1700000001", "1700000002", "1700000003", "0600", "4096", "2", "dest", "1"}}},
+		{interfaceIPv6Table(env), []string{"interface", "hop_limit", "forwarding_enabled", "redirect_accept", "rtadv_accept"}, [][]string{{"eth0", "64", "1", "0", "2"}}},
+		{securebootTable(env), []string{"secure_boot", "setup_mode"}, [][]string{{"1", "0"}}},
+		{securebootTable(at(t.TempDir())), []string{"secure_boot"}, nil},
+	} {
+		if diff := cmp.Diff(tt.want, cells(tt.r, scan(t, tt.r, whereAll()), tt.columns...)); diff != "" {
+			t.Errorf("%s: %s", tt.r.Def().Name, diff)
+		}
+	}
+	out, err := exec.Command("sh", "-c", "ulimit -n; ulimit -Hn").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := ulimitInfoTable(env)
+	got := cells(r, scan(t, r, whereAll()), "type", "soft_limit", "hard_limit")
+	if want := append([]string{"nofile"}, strings.Fields(string(out))...); !slices.ContainsFunc(got, func(row []string) bool { return slices.Equal(row, want) }) {
+		t.Errorf("%v, want among them %v", got, want)
+	}
+}
