@@ -279,7 +279,40 @@ func (c *criAPI) native(ctx context.Context, namespace, id string) (*Facts, erro
 	f.Labels = labels(l, nil)
 	f.Name = text(l[nerdctlName])
 	f.podOf(l)
+	if err == nil && f.Image != "" {
+		if d, err := c.digest(ctx, namespace, f.Image); err == nil { // it has its name without
+			f.Digest = d
+		}
+	}
 	return f, err
+}
+
+// digest asks containerd what an image is by now; "" when it is gone.
+func (c *criAPI) digest(ctx context.Context, namespace, image string) (digest string, err error) {
+	answer, err := c.s.call(ctx, "/containerd.services.images.v1.Images/Get", appendText(nil, 1, image), maxAnswer, "Containerd-Namespace", namespace)
+	if errors.Is(err, errNone) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	err = fields(answer, within(1, within(3, func(n protowire.Number, v []byte) error { // image, its target
+		if n == 2 && strings.HasPrefix(string(v), "sha256:") {
+			digest = text(string(v))
+		}
+		return nil
+	})))
+	return digest, err
+}
+
+// within calls fn with the fields of the messages in field number.
+func within(number protowire.Number, fn func(protowire.Number, []byte) error) func(protowire.Number, []byte) error {
+	return func(n protowire.Number, v []byte) error {
+		if n != number {
+			return nil
+		}
+		return fields(v, fn)
+	}
 }
 
 func appendText(dst []byte, n protowire.Number, s string) []byte {
