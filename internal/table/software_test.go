@@ -238,6 +238,26 @@ func TestRepositories(t *testing.T) {
 	}
 }
 
+func TestContentScripts(t *testing.T) {
+	const base = "/home/ada/.config/google-chrome/Default"
+	dir := tree(t, map[string]string{
+		"etc/passwd": passwd, base[1:] + "/Preferences": "{}",
+		base[1:] + "/Extensions/abcdefghijklmnopabcdefghijklmnop/2_0/manifest.json": `{"name":"A","version":"2","content_scripts":[
+			{"matches":["<all_urls>","https://bank.example/*"],"js":["a.js","b.js"]},{"matches":["http://x/*"],"css":["c.css"]},{"js":"odd"},7]}`,
+		base[1:] + "/Extensions/abcdefghijklmnopabcdefghijklmnop/3_0/manifest.json": `{"name":"B","version":"3"}`,
+	})
+	r := chromeContentScriptsTable(at(dir))
+	var want [][]string
+	for _, script := range []string{"a.js", "b.js"} {
+		for _, match := range []string{"<all_urls>", "https://bank.example/*"} {
+			want = append(want, []string{"chrome", "1000", "abcdefghijklmnopabcdefghijklmnop", "2", script, match, base, base + "/Extensions/abcdefghijklmnopabcdefghijklmnop/2_0", "0"})
+		}
+	}
+	if diff := cmp.Diff(want, cells(r, scan(t, r, where(r, "uid", 1000)), "browser_type", "uid", "identifier", "version", "script", "match", "profile_path", "path", "referenced")); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // Manifests are whatever somebody wrote.
 func FuzzManifests(f *testing.F) {
 	for _, s := range []string{preferences, `{"addons":[{"id":"x"}]}`, `[{"identifier":{"id":"a"}}]`, `{"name":[],"author":{"name":1}}`, "Name: x\nVersion:\n"} {
@@ -247,7 +267,9 @@ func FuzzManifests(f *testing.F) {
 		var p chromePreferences
 		lenient(b, &p)
 		s := &scope{root: root{ownRoot}}
-		s.chromeManifest(&chromeExtension{path: "/nonexistent/goshawk"}, b)
+		e := &chromeExtension{path: "/nonexistent/goshawk"}
+		s.chromeManifest(e, b)
+		e.contentScripts()
 		parseFirefoxExtensions(b)
 		parseVSCodeExtensions(b)
 		parsePackageJSON(b)

@@ -382,3 +382,35 @@ func TestKernelState(t *testing.T) {
 		t.Errorf("%v, want among them %v", got, want)
 	}
 }
+
+func TestConfinement(t *testing.T) {
+	const apparmor = "sys/kernel/security/apparmor/policy/profiles/"
+	dir := tree(t, map[string]string{
+		apparmor + "sbin.dhclient.1/name": "/sbin/dhclient\n", apparmor + "sbin.dhclient.1/attach": "/{,usr/}sbin/dhclient\n", apparmor + "sbin.dhclient.1/mode": "enforce\n",
+		apparmor + "sbin.dhclient.1/sha256": "ab12\n", apparmor + "sbin.dhclient.1/profiles/script.2/name": "script\n",
+		apparmor + "sbin.dhclient.1/profiles/script.2/mode": "complain\n", apparmor + "gone.3/mode": "kill\n",
+		"sys/fs/selinux/enforce": "1", "sys/fs/selinux/policyvers": "33", "sys/fs/selinux/booleans/httpd_can_network_connect": "1 0", "sys/fs/selinux/booleans/x": "0 0",
+		"sys/fs/selinux/policy_capabilities/open_perms": "1", "sys/fs/selinux/initial_contexts/kernel": "system_u:system_r:kernel_t:s0\x00",
+	})
+	env := at(dir)
+	r := apparmorProfilesTable(env)
+	want := [][]string{
+		{"/sbin/dhclient", "/sbin/dhclient", "/{,usr/}sbin/dhclient", "enforce", "", "ab12"}, {"/sbin/dhclient//script", "script", "", "complain", "", ""},
+	}
+	if diff := cmp.Diff(want, cells(r, scan(t, r, whereAll()), "path", "name", "attach", "mode", "sha1", "sha256")); diff != "" {
+		t.Error(diff)
+	}
+	r = selinuxSettingsTable(env)
+	want = [][]string{
+		{"", "enforce", "1"}, {"", "policyvers", "33"}, {"booleans", "httpd_can_network_connect", "on"}, {"booleans", "x", "off"},
+		{"initial_contexts", "kernel", "system_u:system_r:kernel_t:s0"}, {"policy_capabilities", "open_perms", "1"},
+	}
+	if diff := cmp.Diff(want, cells(r, scan(t, r, whereAll()), "scope", "key", "value")); diff != "" {
+		t.Error(diff)
+	}
+	for _, r := range []schema.Relation{apparmorProfilesTable(at(t.TempDir())), selinuxSettingsTable(at(t.TempDir()))} {
+		if rows := scan(t, r, whereAll()); len(rows) > 0 {
+			t.Errorf("%s has rows where there is none", r.Def().Name)
+		}
+	}
+}
