@@ -291,6 +291,25 @@ static __always_inline void act_of_entry(struct act *a, struct trace_event_raw_s
 		return act_ends(&a, which) ? act_done(CTX &a, ctx->ret) : 0; \
 	}
 
+/* A function behind a system call, at its entry and return. */
+#define ACT_PROBES(name, kind, which)                                                \
+	SEC("kprobe/" #name)                                                         \
+	int on_##name##_kprobe(struct pt_regs *ctx)                                  \
+	{                                                                            \
+		struct act a = ACT_OF(kind, which);                                  \
+                                                                                     \
+		act_of_regs(&a, (void *)FUNC_ARG1(ctx));                             \
+		return act_begins(&a);                                               \
+	}                                                                            \
+	SEC("kretprobe/" #name)                                                      \
+	int on_##name##_kretprobe(struct pt_regs *ctx)                               \
+	{                                                                            \
+		struct act a;                                                        \
+		long ret = FUNC_RESULT(ctx);                                         \
+                                                                                     \
+		return act_ends(&a, which) ? act_done(CTX &a, ret) : 0;              \
+	}
+
 #ifndef LEGACY
 
 /* The context of an fexit program is the argument, registers, and the result. Where the BTF of 5.10
@@ -307,22 +326,6 @@ static __always_inline void act_of_entry(struct act *a, struct trace_event_raw_s
 		act_of_regs(&a, (void *)call[0]);                                    \
 		return act_done(CTX &a, call[1]);                                    \
 	}                                                                            \
-	SEC("kprobe/" #name)                                                         \
-	int on_##name##_kprobe(struct pt_regs *ctx)                                  \
-	{                                                                            \
-		struct act a = ACT_OF(kind, which);                                  \
-                                                                                     \
-		act_of_regs(&a, (void *)FUNC_ARG1(ctx));                             \
-		return act_begins(&a);                                               \
-	}                                                                            \
-	SEC("kretprobe/" #name)                                                      \
-	int on_##name##_kretprobe(struct pt_regs *ctx)                               \
-	{                                                                            \
-		struct act a;                                                        \
-		long ret = FUNC_RESULT(ctx);                                         \
-                                                                                     \
-		return act_ends(&a, which) ? act_done(CTX &a, ret) : 0;              \
-	}                                                                            \
 	SEC("tracepoint/syscalls/sys_exit_" #name)                                   \
 	int on_##name##_exit(struct trace_event_raw_sys_exit *ctx)                   \
 	{                                                                            \
@@ -331,11 +334,27 @@ static __always_inline void act_of_entry(struct act *a, struct trace_event_raw_s
 		act_of_regs(&a, (void *)bpf_task_pt_regs(bpf_get_current_task_btf())); \
 		return act_done(CTX &a, ctx->ret);                                   \
 	}                                                                            \
+	ACT_PROBES(name, kind, which)                                                \
 	ACT_PAIR(name, kind, which, n)
 
 #else
 
-#define ACT(name, kind, which, n) ACT_PAIR(name, kind, which, n)
+/* Before 4.17 the function is given the arguments, and not registers. */
+#define ACT(name, kind, which, n)                                                    \
+	SEC("kprobe/" #name)                                                         \
+	int on_##name##_plain_kprobe(struct pt_regs *ctx)                            \
+	{                                                                            \
+		struct act a = ACT_OF(kind, which);                                  \
+                                                                                     \
+		a.args[0] = FUNC_ARG1(ctx);                                          \
+		a.args[1] = FUNC_ARG2(ctx);                                          \
+		a.args[2] = FUNC_ARG3(ctx);                                          \
+		a.args[3] = FUNC_ARG4(ctx);                                          \
+		a.args[4] = FUNC_ARG5(ctx);                                          \
+		return act_begins(&a);                                               \
+	}                                                                            \
+	ACT_PROBES(name, kind, which)                                                \
+	ACT_PAIR(name, kind, which, n)
 
 #endif
 

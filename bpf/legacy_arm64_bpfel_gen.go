@@ -31,115 +31,154 @@ type LegacySettings struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	LegacyMapActs                        = "acts"
-	LegacyMapBuilds                      = "builds"
-	LegacyMapBulk                        = "bulk"
-	LegacyMapCalls                       = "calls"
-	LegacyMapCounters                    = "counters"
-	LegacyMapCredentialCalls             = "credential_calls"
-	LegacyMapCritical                    = "critical"
-	LegacyMapExecs                       = "execs"
-	LegacyMapExecutable                  = "executable"
-	LegacyMapOptions                     = "options"
-	LegacyMapOwners                      = "owners"
-	LegacyMapPeers                       = "peers"
-	LegacyMapScratch                     = "scratch"
-	LegacyMapTold                        = "told"
-	LegacyProgOnAccept4PairEnter         = "on_accept4_pair_enter"
-	LegacyProgOnAccept4PairExit          = "on_accept4_pair_exit"
-	LegacyProgOnAcceptDeniedKprobe       = "on_accept_denied_kprobe"
-	LegacyProgOnAcceptDeniedKretprobe    = "on_accept_denied_kretprobe"
-	LegacyProgOnAcceptKprobe             = "on_accept_kprobe"
-	LegacyProgOnAcceptPairEnter          = "on_accept_pair_enter"
-	LegacyProgOnAcceptPairExit           = "on_accept_pair_exit"
-	LegacyProgOnAnswerKprobe             = "on_answer_kprobe"
-	LegacyProgOnBindDeniedKprobe         = "on_bind_denied_kprobe"
-	LegacyProgOnBindDeniedKretprobe      = "on_bind_denied_kretprobe"
-	LegacyProgOnBindKprobe               = "on_bind_kprobe"
-	LegacyProgOnBindKretprobe            = "on_bind_kretprobe"
-	LegacyProgOnBindPairEnter            = "on_bind_pair_enter"
-	LegacyProgOnBindPairExit             = "on_bind_pair_exit"
-	LegacyProgOnBpfPairEnter             = "on_bpf_pair_enter"
-	LegacyProgOnBpfPairExit              = "on_bpf_pair_exit"
-	LegacyProgOnCapsetPairEnter          = "on_capset_pair_enter"
-	LegacyProgOnCapsetPairExit           = "on_capset_pair_exit"
-	LegacyProgOnCgroupMkdirTracepoint    = "on_cgroup_mkdir_tracepoint"
-	LegacyProgOnCgroupRenameTracepoint   = "on_cgroup_rename_tracepoint"
-	LegacyProgOnCgroupRmdirTracepoint    = "on_cgroup_rmdir_tracepoint"
-	LegacyProgOnChrootPairEnter          = "on_chroot_pair_enter"
-	LegacyProgOnChrootPairExit           = "on_chroot_pair_exit"
-	LegacyProgOnCommitKprobe             = "on_commit_kprobe"
-	LegacyProgOnConnectDeniedKprobe      = "on_connect_denied_kprobe"
-	LegacyProgOnConnectDeniedKretprobe   = "on_connect_denied_kretprobe"
-	LegacyProgOnConnectKprobe            = "on_connect_kprobe"
-	LegacyProgOnConnectKretprobe         = "on_connect_kretprobe"
-	LegacyProgOnConnectPairEnter         = "on_connect_pair_enter"
-	LegacyProgOnConnectPairExit          = "on_connect_pair_exit"
-	LegacyProgOnConnectSentKprobe        = "on_connect_sent_kprobe"
-	LegacyProgOnConnectSentKretprobe     = "on_connect_sent_kretprobe"
-	LegacyProgOnDatagram4Kprobe          = "on_datagram4_kprobe"
-	LegacyProgOnDatagram6Kprobe          = "on_datagram6_kprobe"
-	LegacyProgOnExecBegins               = "on_exec_begins"
-	LegacyProgOnExecEnds                 = "on_exec_ends"
-	LegacyProgOnExecTracepoint           = "on_exec_tracepoint"
-	LegacyProgOnExitKprobe               = "on_exit_kprobe"
-	LegacyProgOnExitTracepoint           = "on_exit_tracepoint"
-	LegacyProgOnForkKprobe               = "on_fork_kprobe"
-	LegacyProgOnForkTracepoint           = "on_fork_tracepoint"
-	LegacyProgOnListenDeniedKprobe       = "on_listen_denied_kprobe"
-	LegacyProgOnListenDeniedKretprobe    = "on_listen_denied_kretprobe"
-	LegacyProgOnListenKprobe             = "on_listen_kprobe"
-	LegacyProgOnListenKretprobe          = "on_listen_kretprobe"
-	LegacyProgOnListenPairEnter          = "on_listen_pair_enter"
-	LegacyProgOnListenPairExit           = "on_listen_pair_exit"
-	LegacyProgOnMemfdCreatePairEnter     = "on_memfd_create_pair_enter"
-	LegacyProgOnMemfdCreatePairExit      = "on_memfd_create_pair_exit"
-	LegacyProgOnMmapPairEnter            = "on_mmap_pair_enter"
-	LegacyProgOnMmapPairExit             = "on_mmap_pair_exit"
-	LegacyProgOnModuleFreeTracepoint     = "on_module_free_tracepoint"
-	LegacyProgOnModuleLoadTracepoint     = "on_module_load_tracepoint"
-	LegacyProgOnMountPairEnter           = "on_mount_pair_enter"
-	LegacyProgOnMountPairExit            = "on_mount_pair_exit"
-	LegacyProgOnMprotectPairEnter        = "on_mprotect_pair_enter"
-	LegacyProgOnMprotectPairExit         = "on_mprotect_pair_exit"
-	LegacyProgOnPivotRootPairEnter       = "on_pivot_root_pair_enter"
-	LegacyProgOnPivotRootPairExit        = "on_pivot_root_pair_exit"
-	LegacyProgOnProcessVmReadvPairEnter  = "on_process_vm_readv_pair_enter"
-	LegacyProgOnProcessVmReadvPairExit   = "on_process_vm_readv_pair_exit"
-	LegacyProgOnProcessVmWritevPairEnter = "on_process_vm_writev_pair_enter"
-	LegacyProgOnProcessVmWritevPairExit  = "on_process_vm_writev_pair_exit"
-	LegacyProgOnPtracePairEnter          = "on_ptrace_pair_enter"
-	LegacyProgOnPtracePairExit           = "on_ptrace_pair_exit"
-	LegacyProgOnQuestion6Kprobe          = "on_question6_kprobe"
-	LegacyProgOnQuestion6OldKprobe       = "on_question6_old_kprobe"
-	LegacyProgOnQuestionKprobe           = "on_question_kprobe"
-	LegacyProgOnSetfsgidPairEnter        = "on_setfsgid_pair_enter"
-	LegacyProgOnSetfsgidPairExit         = "on_setfsgid_pair_exit"
-	LegacyProgOnSetfsuidPairEnter        = "on_setfsuid_pair_enter"
-	LegacyProgOnSetfsuidPairExit         = "on_setfsuid_pair_exit"
-	LegacyProgOnSetgidPairEnter          = "on_setgid_pair_enter"
-	LegacyProgOnSetgidPairExit           = "on_setgid_pair_exit"
-	LegacyProgOnSetgroupsPairEnter       = "on_setgroups_pair_enter"
-	LegacyProgOnSetgroupsPairExit        = "on_setgroups_pair_exit"
-	LegacyProgOnSetnsPairEnter           = "on_setns_pair_enter"
-	LegacyProgOnSetnsPairExit            = "on_setns_pair_exit"
-	LegacyProgOnSetregidPairEnter        = "on_setregid_pair_enter"
-	LegacyProgOnSetregidPairExit         = "on_setregid_pair_exit"
-	LegacyProgOnSetresgidPairEnter       = "on_setresgid_pair_enter"
-	LegacyProgOnSetresgidPairExit        = "on_setresgid_pair_exit"
-	LegacyProgOnSetresuidPairEnter       = "on_setresuid_pair_enter"
-	LegacyProgOnSetresuidPairExit        = "on_setresuid_pair_exit"
-	LegacyProgOnSetreuidPairEnter        = "on_setreuid_pair_enter"
-	LegacyProgOnSetreuidPairExit         = "on_setreuid_pair_exit"
-	LegacyProgOnSetuidPairEnter          = "on_setuid_pair_enter"
-	LegacyProgOnSetuidPairExit           = "on_setuid_pair_exit"
-	LegacyProgOnSignalTracepoint         = "on_signal_tracepoint"
-	LegacyProgOnStateKprobe              = "on_state_kprobe"
-	LegacyProgOnStateTracepoint          = "on_state_tracepoint"
-	LegacyProgOnUmountPairEnter          = "on_umount_pair_enter"
-	LegacyProgOnUmountPairExit           = "on_umount_pair_exit"
-	LegacyProgOnUnsharePairEnter         = "on_unshare_pair_enter"
-	LegacyProgOnUnsharePairExit          = "on_unshare_pair_exit"
+	LegacyMapActs                          = "acts"
+	LegacyMapBuilds                        = "builds"
+	LegacyMapBulk                          = "bulk"
+	LegacyMapCalls                         = "calls"
+	LegacyMapCounters                      = "counters"
+	LegacyMapCredentialCalls               = "credential_calls"
+	LegacyMapCritical                      = "critical"
+	LegacyMapExecs                         = "execs"
+	LegacyMapExecutable                    = "executable"
+	LegacyMapOptions                       = "options"
+	LegacyMapOwners                        = "owners"
+	LegacyMapPeers                         = "peers"
+	LegacyMapScratch                       = "scratch"
+	LegacyMapTold                          = "told"
+	LegacyProgOnAccept4PairEnter           = "on_accept4_pair_enter"
+	LegacyProgOnAccept4PairExit            = "on_accept4_pair_exit"
+	LegacyProgOnAcceptDeniedKprobe         = "on_accept_denied_kprobe"
+	LegacyProgOnAcceptDeniedKretprobe      = "on_accept_denied_kretprobe"
+	LegacyProgOnAcceptKprobe               = "on_accept_kprobe"
+	LegacyProgOnAcceptPairEnter            = "on_accept_pair_enter"
+	LegacyProgOnAcceptPairExit             = "on_accept_pair_exit"
+	LegacyProgOnAnswerKprobe               = "on_answer_kprobe"
+	LegacyProgOnBindDeniedKprobe           = "on_bind_denied_kprobe"
+	LegacyProgOnBindDeniedKretprobe        = "on_bind_denied_kretprobe"
+	LegacyProgOnBindKprobe                 = "on_bind_kprobe"
+	LegacyProgOnBindKretprobe              = "on_bind_kretprobe"
+	LegacyProgOnBindPairEnter              = "on_bind_pair_enter"
+	LegacyProgOnBindPairExit               = "on_bind_pair_exit"
+	LegacyProgOnBpfKprobe                  = "on_bpf_kprobe"
+	LegacyProgOnBpfKretprobe               = "on_bpf_kretprobe"
+	LegacyProgOnBpfPairEnter               = "on_bpf_pair_enter"
+	LegacyProgOnBpfPairExit                = "on_bpf_pair_exit"
+	LegacyProgOnBpfPlainKprobe             = "on_bpf_plain_kprobe"
+	LegacyProgOnCapsetPairEnter            = "on_capset_pair_enter"
+	LegacyProgOnCapsetPairExit             = "on_capset_pair_exit"
+	LegacyProgOnCgroupMkdirTracepoint      = "on_cgroup_mkdir_tracepoint"
+	LegacyProgOnCgroupRenameTracepoint     = "on_cgroup_rename_tracepoint"
+	LegacyProgOnCgroupRmdirTracepoint      = "on_cgroup_rmdir_tracepoint"
+	LegacyProgOnChrootKprobe               = "on_chroot_kprobe"
+	LegacyProgOnChrootKretprobe            = "on_chroot_kretprobe"
+	LegacyProgOnChrootPairEnter            = "on_chroot_pair_enter"
+	LegacyProgOnChrootPairExit             = "on_chroot_pair_exit"
+	LegacyProgOnChrootPlainKprobe          = "on_chroot_plain_kprobe"
+	LegacyProgOnCommitKprobe               = "on_commit_kprobe"
+	LegacyProgOnConnectDeniedKprobe        = "on_connect_denied_kprobe"
+	LegacyProgOnConnectDeniedKretprobe     = "on_connect_denied_kretprobe"
+	LegacyProgOnConnectKprobe              = "on_connect_kprobe"
+	LegacyProgOnConnectKretprobe           = "on_connect_kretprobe"
+	LegacyProgOnConnectPairEnter           = "on_connect_pair_enter"
+	LegacyProgOnConnectPairExit            = "on_connect_pair_exit"
+	LegacyProgOnConnectSentKprobe          = "on_connect_sent_kprobe"
+	LegacyProgOnConnectSentKretprobe       = "on_connect_sent_kretprobe"
+	LegacyProgOnDatagram4Kprobe            = "on_datagram4_kprobe"
+	LegacyProgOnDatagram6Kprobe            = "on_datagram6_kprobe"
+	LegacyProgOnExecBegins                 = "on_exec_begins"
+	LegacyProgOnExecEnds                   = "on_exec_ends"
+	LegacyProgOnExecTracepoint             = "on_exec_tracepoint"
+	LegacyProgOnExitKprobe                 = "on_exit_kprobe"
+	LegacyProgOnExitTracepoint             = "on_exit_tracepoint"
+	LegacyProgOnForkKprobe                 = "on_fork_kprobe"
+	LegacyProgOnForkTracepoint             = "on_fork_tracepoint"
+	LegacyProgOnListenDeniedKprobe         = "on_listen_denied_kprobe"
+	LegacyProgOnListenDeniedKretprobe      = "on_listen_denied_kretprobe"
+	LegacyProgOnListenKprobe               = "on_listen_kprobe"
+	LegacyProgOnListenKretprobe            = "on_listen_kretprobe"
+	LegacyProgOnListenPairEnter            = "on_listen_pair_enter"
+	LegacyProgOnListenPairExit             = "on_listen_pair_exit"
+	LegacyProgOnMemfdCreateKprobe          = "on_memfd_create_kprobe"
+	LegacyProgOnMemfdCreateKretprobe       = "on_memfd_create_kretprobe"
+	LegacyProgOnMemfdCreatePairEnter       = "on_memfd_create_pair_enter"
+	LegacyProgOnMemfdCreatePairExit        = "on_memfd_create_pair_exit"
+	LegacyProgOnMemfdCreatePlainKprobe     = "on_memfd_create_plain_kprobe"
+	LegacyProgOnMmapKprobe                 = "on_mmap_kprobe"
+	LegacyProgOnMmapKretprobe              = "on_mmap_kretprobe"
+	LegacyProgOnMmapPairEnter              = "on_mmap_pair_enter"
+	LegacyProgOnMmapPairExit               = "on_mmap_pair_exit"
+	LegacyProgOnMmapPlainKprobe            = "on_mmap_plain_kprobe"
+	LegacyProgOnModuleFreeTracepoint       = "on_module_free_tracepoint"
+	LegacyProgOnModuleLoadTracepoint       = "on_module_load_tracepoint"
+	LegacyProgOnMountKprobe                = "on_mount_kprobe"
+	LegacyProgOnMountKretprobe             = "on_mount_kretprobe"
+	LegacyProgOnMountPairEnter             = "on_mount_pair_enter"
+	LegacyProgOnMountPairExit              = "on_mount_pair_exit"
+	LegacyProgOnMountPlainKprobe           = "on_mount_plain_kprobe"
+	LegacyProgOnMprotectKprobe             = "on_mprotect_kprobe"
+	LegacyProgOnMprotectKretprobe          = "on_mprotect_kretprobe"
+	LegacyProgOnMprotectPairEnter          = "on_mprotect_pair_enter"
+	LegacyProgOnMprotectPairExit           = "on_mprotect_pair_exit"
+	LegacyProgOnMprotectPlainKprobe        = "on_mprotect_plain_kprobe"
+	LegacyProgOnPivotRootKprobe            = "on_pivot_root_kprobe"
+	LegacyProgOnPivotRootKretprobe         = "on_pivot_root_kretprobe"
+	LegacyProgOnPivotRootPairEnter         = "on_pivot_root_pair_enter"
+	LegacyProgOnPivotRootPairExit          = "on_pivot_root_pair_exit"
+	LegacyProgOnPivotRootPlainKprobe       = "on_pivot_root_plain_kprobe"
+	LegacyProgOnProcessVmReadvKprobe       = "on_process_vm_readv_kprobe"
+	LegacyProgOnProcessVmReadvKretprobe    = "on_process_vm_readv_kretprobe"
+	LegacyProgOnProcessVmReadvPairEnter    = "on_process_vm_readv_pair_enter"
+	LegacyProgOnProcessVmReadvPairExit     = "on_process_vm_readv_pair_exit"
+	LegacyProgOnProcessVmReadvPlainKprobe  = "on_process_vm_readv_plain_kprobe"
+	LegacyProgOnProcessVmWritevKprobe      = "on_process_vm_writev_kprobe"
+	LegacyProgOnProcessVmWritevKretprobe   = "on_process_vm_writev_kretprobe"
+	LegacyProgOnProcessVmWritevPairEnter   = "on_process_vm_writev_pair_enter"
+	LegacyProgOnProcessVmWritevPairExit    = "on_process_vm_writev_pair_exit"
+	LegacyProgOnProcessVmWritevPlainKprobe = "on_process_vm_writev_plain_kprobe"
+	LegacyProgOnPtraceKprobe               = "on_ptrace_kprobe"
+	LegacyProgOnPtraceKretprobe            = "on_ptrace_kretprobe"
+	LegacyProgOnPtracePairEnter            = "on_ptrace_pair_enter"
+	LegacyProgOnPtracePairExit             = "on_ptrace_pair_exit"
+	LegacyProgOnPtracePlainKprobe          = "on_ptrace_plain_kprobe"
+	LegacyProgOnQuestion6Kprobe            = "on_question6_kprobe"
+	LegacyProgOnQuestion6OldKprobe         = "on_question6_old_kprobe"
+	LegacyProgOnQuestionKprobe             = "on_question_kprobe"
+	LegacyProgOnSetfsgidPairEnter          = "on_setfsgid_pair_enter"
+	LegacyProgOnSetfsgidPairExit           = "on_setfsgid_pair_exit"
+	LegacyProgOnSetfsuidPairEnter          = "on_setfsuid_pair_enter"
+	LegacyProgOnSetfsuidPairExit           = "on_setfsuid_pair_exit"
+	LegacyProgOnSetgidPairEnter            = "on_setgid_pair_enter"
+	LegacyProgOnSetgidPairExit             = "on_setgid_pair_exit"
+	LegacyProgOnSetgroupsPairEnter         = "on_setgroups_pair_enter"
+	LegacyProgOnSetgroupsPairExit          = "on_setgroups_pair_exit"
+	LegacyProgOnSetnsKprobe                = "on_setns_kprobe"
+	LegacyProgOnSetnsKretprobe             = "on_setns_kretprobe"
+	LegacyProgOnSetnsPairEnter             = "on_setns_pair_enter"
+	LegacyProgOnSetnsPairExit              = "on_setns_pair_exit"
+	LegacyProgOnSetnsPlainKprobe           = "on_setns_plain_kprobe"
+	LegacyProgOnSetregidPairEnter          = "on_setregid_pair_enter"
+	LegacyProgOnSetregidPairExit           = "on_setregid_pair_exit"
+	LegacyProgOnSetresgidPairEnter         = "on_setresgid_pair_enter"
+	LegacyProgOnSetresgidPairExit          = "on_setresgid_pair_exit"
+	LegacyProgOnSetresuidPairEnter         = "on_setresuid_pair_enter"
+	LegacyProgOnSetresuidPairExit          = "on_setresuid_pair_exit"
+	LegacyProgOnSetreuidPairEnter          = "on_setreuid_pair_enter"
+	LegacyProgOnSetreuidPairExit           = "on_setreuid_pair_exit"
+	LegacyProgOnSetuidPairEnter            = "on_setuid_pair_enter"
+	LegacyProgOnSetuidPairExit             = "on_setuid_pair_exit"
+	LegacyProgOnSignalTracepoint           = "on_signal_tracepoint"
+	LegacyProgOnStateKprobe                = "on_state_kprobe"
+	LegacyProgOnStateTracepoint            = "on_state_tracepoint"
+	LegacyProgOnUmountKprobe               = "on_umount_kprobe"
+	LegacyProgOnUmountKretprobe            = "on_umount_kretprobe"
+	LegacyProgOnUmountPairEnter            = "on_umount_pair_enter"
+	LegacyProgOnUmountPairExit             = "on_umount_pair_exit"
+	LegacyProgOnUmountPlainKprobe          = "on_umount_plain_kprobe"
+	LegacyProgOnUnshareKprobe              = "on_unshare_kprobe"
+	LegacyProgOnUnshareKretprobe           = "on_unshare_kretprobe"
+	LegacyProgOnUnsharePairEnter           = "on_unshare_pair_enter"
+	LegacyProgOnUnsharePairExit            = "on_unshare_pair_exit"
+	LegacyProgOnUnsharePlainKprobe         = "on_unshare_plain_kprobe"
 )
 
 // LoadLegacy returns the embedded CollectionSpec for Legacy.
@@ -184,101 +223,140 @@ type LegacySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LegacyProgramSpecs struct {
-	OnAccept4PairEnter         *ebpf.ProgramSpec `ebpf:"on_accept4_pair_enter"`
-	OnAccept4PairExit          *ebpf.ProgramSpec `ebpf:"on_accept4_pair_exit"`
-	OnAcceptDeniedKprobe       *ebpf.ProgramSpec `ebpf:"on_accept_denied_kprobe"`
-	OnAcceptDeniedKretprobe    *ebpf.ProgramSpec `ebpf:"on_accept_denied_kretprobe"`
-	OnAcceptKprobe             *ebpf.ProgramSpec `ebpf:"on_accept_kprobe"`
-	OnAcceptPairEnter          *ebpf.ProgramSpec `ebpf:"on_accept_pair_enter"`
-	OnAcceptPairExit           *ebpf.ProgramSpec `ebpf:"on_accept_pair_exit"`
-	OnAnswerKprobe             *ebpf.ProgramSpec `ebpf:"on_answer_kprobe"`
-	OnBindDeniedKprobe         *ebpf.ProgramSpec `ebpf:"on_bind_denied_kprobe"`
-	OnBindDeniedKretprobe      *ebpf.ProgramSpec `ebpf:"on_bind_denied_kretprobe"`
-	OnBindKprobe               *ebpf.ProgramSpec `ebpf:"on_bind_kprobe"`
-	OnBindKretprobe            *ebpf.ProgramSpec `ebpf:"on_bind_kretprobe"`
-	OnBindPairEnter            *ebpf.ProgramSpec `ebpf:"on_bind_pair_enter"`
-	OnBindPairExit             *ebpf.ProgramSpec `ebpf:"on_bind_pair_exit"`
-	OnBpfPairEnter             *ebpf.ProgramSpec `ebpf:"on_bpf_pair_enter"`
-	OnBpfPairExit              *ebpf.ProgramSpec `ebpf:"on_bpf_pair_exit"`
-	OnCapsetPairEnter          *ebpf.ProgramSpec `ebpf:"on_capset_pair_enter"`
-	OnCapsetPairExit           *ebpf.ProgramSpec `ebpf:"on_capset_pair_exit"`
-	OnCgroupMkdirTracepoint    *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_tracepoint"`
-	OnCgroupRenameTracepoint   *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_tracepoint"`
-	OnCgroupRmdirTracepoint    *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_tracepoint"`
-	OnChrootPairEnter          *ebpf.ProgramSpec `ebpf:"on_chroot_pair_enter"`
-	OnChrootPairExit           *ebpf.ProgramSpec `ebpf:"on_chroot_pair_exit"`
-	OnCommitKprobe             *ebpf.ProgramSpec `ebpf:"on_commit_kprobe"`
-	OnConnectDeniedKprobe      *ebpf.ProgramSpec `ebpf:"on_connect_denied_kprobe"`
-	OnConnectDeniedKretprobe   *ebpf.ProgramSpec `ebpf:"on_connect_denied_kretprobe"`
-	OnConnectKprobe            *ebpf.ProgramSpec `ebpf:"on_connect_kprobe"`
-	OnConnectKretprobe         *ebpf.ProgramSpec `ebpf:"on_connect_kretprobe"`
-	OnConnectPairEnter         *ebpf.ProgramSpec `ebpf:"on_connect_pair_enter"`
-	OnConnectPairExit          *ebpf.ProgramSpec `ebpf:"on_connect_pair_exit"`
-	OnConnectSentKprobe        *ebpf.ProgramSpec `ebpf:"on_connect_sent_kprobe"`
-	OnConnectSentKretprobe     *ebpf.ProgramSpec `ebpf:"on_connect_sent_kretprobe"`
-	OnDatagram4Kprobe          *ebpf.ProgramSpec `ebpf:"on_datagram4_kprobe"`
-	OnDatagram6Kprobe          *ebpf.ProgramSpec `ebpf:"on_datagram6_kprobe"`
-	OnExecBegins               *ebpf.ProgramSpec `ebpf:"on_exec_begins"`
-	OnExecEnds                 *ebpf.ProgramSpec `ebpf:"on_exec_ends"`
-	OnExecTracepoint           *ebpf.ProgramSpec `ebpf:"on_exec_tracepoint"`
-	OnExitKprobe               *ebpf.ProgramSpec `ebpf:"on_exit_kprobe"`
-	OnExitTracepoint           *ebpf.ProgramSpec `ebpf:"on_exit_tracepoint"`
-	OnForkKprobe               *ebpf.ProgramSpec `ebpf:"on_fork_kprobe"`
-	OnForkTracepoint           *ebpf.ProgramSpec `ebpf:"on_fork_tracepoint"`
-	OnListenDeniedKprobe       *ebpf.ProgramSpec `ebpf:"on_listen_denied_kprobe"`
-	OnListenDeniedKretprobe    *ebpf.ProgramSpec `ebpf:"on_listen_denied_kretprobe"`
-	OnListenKprobe             *ebpf.ProgramSpec `ebpf:"on_listen_kprobe"`
-	OnListenKretprobe          *ebpf.ProgramSpec `ebpf:"on_listen_kretprobe"`
-	OnListenPairEnter          *ebpf.ProgramSpec `ebpf:"on_listen_pair_enter"`
-	OnListenPairExit           *ebpf.ProgramSpec `ebpf:"on_listen_pair_exit"`
-	OnMemfdCreatePairEnter     *ebpf.ProgramSpec `ebpf:"on_memfd_create_pair_enter"`
-	OnMemfdCreatePairExit      *ebpf.ProgramSpec `ebpf:"on_memfd_create_pair_exit"`
-	OnMmapPairEnter            *ebpf.ProgramSpec `ebpf:"on_mmap_pair_enter"`
-	OnMmapPairExit             *ebpf.ProgramSpec `ebpf:"on_mmap_pair_exit"`
-	OnModuleFreeTracepoint     *ebpf.ProgramSpec `ebpf:"on_module_free_tracepoint"`
-	OnModuleLoadTracepoint     *ebpf.ProgramSpec `ebpf:"on_module_load_tracepoint"`
-	OnMountPairEnter           *ebpf.ProgramSpec `ebpf:"on_mount_pair_enter"`
-	OnMountPairExit            *ebpf.ProgramSpec `ebpf:"on_mount_pair_exit"`
-	OnMprotectPairEnter        *ebpf.ProgramSpec `ebpf:"on_mprotect_pair_enter"`
-	OnMprotectPairExit         *ebpf.ProgramSpec `ebpf:"on_mprotect_pair_exit"`
-	OnPivotRootPairEnter       *ebpf.ProgramSpec `ebpf:"on_pivot_root_pair_enter"`
-	OnPivotRootPairExit        *ebpf.ProgramSpec `ebpf:"on_pivot_root_pair_exit"`
-	OnProcessVmReadvPairEnter  *ebpf.ProgramSpec `ebpf:"on_process_vm_readv_pair_enter"`
-	OnProcessVmReadvPairExit   *ebpf.ProgramSpec `ebpf:"on_process_vm_readv_pair_exit"`
-	OnProcessVmWritevPairEnter *ebpf.ProgramSpec `ebpf:"on_process_vm_writev_pair_enter"`
-	OnProcessVmWritevPairExit  *ebpf.ProgramSpec `ebpf:"on_process_vm_writev_pair_exit"`
-	OnPtracePairEnter          *ebpf.ProgramSpec `ebpf:"on_ptrace_pair_enter"`
-	OnPtracePairExit           *ebpf.ProgramSpec `ebpf:"on_ptrace_pair_exit"`
-	OnQuestion6Kprobe          *ebpf.ProgramSpec `ebpf:"on_question6_kprobe"`
-	OnQuestion6OldKprobe       *ebpf.ProgramSpec `ebpf:"on_question6_old_kprobe"`
-	OnQuestionKprobe           *ebpf.ProgramSpec `ebpf:"on_question_kprobe"`
-	OnSetfsgidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setfsgid_pair_enter"`
-	OnSetfsgidPairExit         *ebpf.ProgramSpec `ebpf:"on_setfsgid_pair_exit"`
-	OnSetfsuidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setfsuid_pair_enter"`
-	OnSetfsuidPairExit         *ebpf.ProgramSpec `ebpf:"on_setfsuid_pair_exit"`
-	OnSetgidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setgid_pair_enter"`
-	OnSetgidPairExit           *ebpf.ProgramSpec `ebpf:"on_setgid_pair_exit"`
-	OnSetgroupsPairEnter       *ebpf.ProgramSpec `ebpf:"on_setgroups_pair_enter"`
-	OnSetgroupsPairExit        *ebpf.ProgramSpec `ebpf:"on_setgroups_pair_exit"`
-	OnSetnsPairEnter           *ebpf.ProgramSpec `ebpf:"on_setns_pair_enter"`
-	OnSetnsPairExit            *ebpf.ProgramSpec `ebpf:"on_setns_pair_exit"`
-	OnSetregidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setregid_pair_enter"`
-	OnSetregidPairExit         *ebpf.ProgramSpec `ebpf:"on_setregid_pair_exit"`
-	OnSetresgidPairEnter       *ebpf.ProgramSpec `ebpf:"on_setresgid_pair_enter"`
-	OnSetresgidPairExit        *ebpf.ProgramSpec `ebpf:"on_setresgid_pair_exit"`
-	OnSetresuidPairEnter       *ebpf.ProgramSpec `ebpf:"on_setresuid_pair_enter"`
-	OnSetresuidPairExit        *ebpf.ProgramSpec `ebpf:"on_setresuid_pair_exit"`
-	OnSetreuidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setreuid_pair_enter"`
-	OnSetreuidPairExit         *ebpf.ProgramSpec `ebpf:"on_setreuid_pair_exit"`
-	OnSetuidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setuid_pair_enter"`
-	OnSetuidPairExit           *ebpf.ProgramSpec `ebpf:"on_setuid_pair_exit"`
-	OnSignalTracepoint         *ebpf.ProgramSpec `ebpf:"on_signal_tracepoint"`
-	OnStateKprobe              *ebpf.ProgramSpec `ebpf:"on_state_kprobe"`
-	OnStateTracepoint          *ebpf.ProgramSpec `ebpf:"on_state_tracepoint"`
-	OnUmountPairEnter          *ebpf.ProgramSpec `ebpf:"on_umount_pair_enter"`
-	OnUmountPairExit           *ebpf.ProgramSpec `ebpf:"on_umount_pair_exit"`
-	OnUnsharePairEnter         *ebpf.ProgramSpec `ebpf:"on_unshare_pair_enter"`
-	OnUnsharePairExit          *ebpf.ProgramSpec `ebpf:"on_unshare_pair_exit"`
+	OnAccept4PairEnter           *ebpf.ProgramSpec `ebpf:"on_accept4_pair_enter"`
+	OnAccept4PairExit            *ebpf.ProgramSpec `ebpf:"on_accept4_pair_exit"`
+	OnAcceptDeniedKprobe         *ebpf.ProgramSpec `ebpf:"on_accept_denied_kprobe"`
+	OnAcceptDeniedKretprobe      *ebpf.ProgramSpec `ebpf:"on_accept_denied_kretprobe"`
+	OnAcceptKprobe               *ebpf.ProgramSpec `ebpf:"on_accept_kprobe"`
+	OnAcceptPairEnter            *ebpf.ProgramSpec `ebpf:"on_accept_pair_enter"`
+	OnAcceptPairExit             *ebpf.ProgramSpec `ebpf:"on_accept_pair_exit"`
+	OnAnswerKprobe               *ebpf.ProgramSpec `ebpf:"on_answer_kprobe"`
+	OnBindDeniedKprobe           *ebpf.ProgramSpec `ebpf:"on_bind_denied_kprobe"`
+	OnBindDeniedKretprobe        *ebpf.ProgramSpec `ebpf:"on_bind_denied_kretprobe"`
+	OnBindKprobe                 *ebpf.ProgramSpec `ebpf:"on_bind_kprobe"`
+	OnBindKretprobe              *ebpf.ProgramSpec `ebpf:"on_bind_kretprobe"`
+	OnBindPairEnter              *ebpf.ProgramSpec `ebpf:"on_bind_pair_enter"`
+	OnBindPairExit               *ebpf.ProgramSpec `ebpf:"on_bind_pair_exit"`
+	OnBpfKprobe                  *ebpf.ProgramSpec `ebpf:"on_bpf_kprobe"`
+	OnBpfKretprobe               *ebpf.ProgramSpec `ebpf:"on_bpf_kretprobe"`
+	OnBpfPairEnter               *ebpf.ProgramSpec `ebpf:"on_bpf_pair_enter"`
+	OnBpfPairExit                *ebpf.ProgramSpec `ebpf:"on_bpf_pair_exit"`
+	OnBpfPlainKprobe             *ebpf.ProgramSpec `ebpf:"on_bpf_plain_kprobe"`
+	OnCapsetPairEnter            *ebpf.ProgramSpec `ebpf:"on_capset_pair_enter"`
+	OnCapsetPairExit             *ebpf.ProgramSpec `ebpf:"on_capset_pair_exit"`
+	OnCgroupMkdirTracepoint      *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_tracepoint"`
+	OnCgroupRenameTracepoint     *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_tracepoint"`
+	OnCgroupRmdirTracepoint      *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_tracepoint"`
+	OnChrootKprobe               *ebpf.ProgramSpec `ebpf:"on_chroot_kprobe"`
+	OnChrootKretprobe            *ebpf.ProgramSpec `ebpf:"on_chroot_kretprobe"`
+	OnChrootPairEnter            *ebpf.ProgramSpec `ebpf:"on_chroot_pair_enter"`
+	OnChrootPairExit             *ebpf.ProgramSpec `ebpf:"on_chroot_pair_exit"`
+	OnChrootPlainKprobe          *ebpf.ProgramSpec `ebpf:"on_chroot_plain_kprobe"`
+	OnCommitKprobe               *ebpf.ProgramSpec `ebpf:"on_commit_kprobe"`
+	OnConnectDeniedKprobe        *ebpf.ProgramSpec `ebpf:"on_connect_denied_kprobe"`
+	OnConnectDeniedKretprobe     *ebpf.ProgramSpec `ebpf:"on_connect_denied_kretprobe"`
+	OnConnectKprobe              *ebpf.ProgramSpec `ebpf:"on_connect_kprobe"`
+	OnConnectKretprobe           *ebpf.ProgramSpec `ebpf:"on_connect_kretprobe"`
+	OnConnectPairEnter           *ebpf.ProgramSpec `ebpf:"on_connect_pair_enter"`
+	OnConnectPairExit            *ebpf.ProgramSpec `ebpf:"on_connect_pair_exit"`
+	OnConnectSentKprobe          *ebpf.ProgramSpec `ebpf:"on_connect_sent_kprobe"`
+	OnConnectSentKretprobe       *ebpf.ProgramSpec `ebpf:"on_connect_sent_kretprobe"`
+	OnDatagram4Kprobe            *ebpf.ProgramSpec `ebpf:"on_datagram4_kprobe"`
+	OnDatagram6Kprobe            *ebpf.ProgramSpec `ebpf:"on_datagram6_kprobe"`
+	OnExecBegins                 *ebpf.ProgramSpec `ebpf:"on_exec_begins"`
+	OnExecEnds                   *ebpf.ProgramSpec `ebpf:"on_exec_ends"`
+	OnExecTracepoint             *ebpf.ProgramSpec `ebpf:"on_exec_tracepoint"`
+	OnExitKprobe                 *ebpf.ProgramSpec `ebpf:"on_exit_kprobe"`
+	OnExitTracepoint             *ebpf.ProgramSpec `ebpf:"on_exit_tracepoint"`
+	OnForkKprobe                 *ebpf.ProgramSpec `ebpf:"on_fork_kprobe"`
+	OnForkTracepoint             *ebpf.ProgramSpec `ebpf:"on_fork_tracepoint"`
+	OnListenDeniedKprobe         *ebpf.ProgramSpec `ebpf:"on_listen_denied_kprobe"`
+	OnListenDeniedKretprobe      *ebpf.ProgramSpec `ebpf:"on_listen_denied_kretprobe"`
+	OnListenKprobe               *ebpf.ProgramSpec `ebpf:"on_listen_kprobe"`
+	OnListenKretprobe            *ebpf.ProgramSpec `ebpf:"on_listen_kretprobe"`
+	OnListenPairEnter            *ebpf.ProgramSpec `ebpf:"on_listen_pair_enter"`
+	OnListenPairExit             *ebpf.ProgramSpec `ebpf:"on_listen_pair_exit"`
+	OnMemfdCreateKprobe          *ebpf.ProgramSpec `ebpf:"on_memfd_create_kprobe"`
+	OnMemfdCreateKretprobe       *ebpf.ProgramSpec `ebpf:"on_memfd_create_kretprobe"`
+	OnMemfdCreatePairEnter       *ebpf.ProgramSpec `ebpf:"on_memfd_create_pair_enter"`
+	OnMemfdCreatePairExit        *ebpf.ProgramSpec `ebpf:"on_memfd_create_pair_exit"`
+	OnMemfdCreatePlainKprobe     *ebpf.ProgramSpec `ebpf:"on_memfd_create_plain_kprobe"`
+	OnMmapKprobe                 *ebpf.ProgramSpec `ebpf:"on_mmap_kprobe"`
+	OnMmapKretprobe              *ebpf.ProgramSpec `ebpf:"on_mmap_kretprobe"`
+	OnMmapPairEnter              *ebpf.ProgramSpec `ebpf:"on_mmap_pair_enter"`
+	OnMmapPairExit               *ebpf.ProgramSpec `ebpf:"on_mmap_pair_exit"`
+	OnMmapPlainKprobe            *ebpf.ProgramSpec `ebpf:"on_mmap_plain_kprobe"`
+	OnModuleFreeTracepoint       *ebpf.ProgramSpec `ebpf:"on_module_free_tracepoint"`
+	OnModuleLoadTracepoint       *ebpf.ProgramSpec `ebpf:"on_module_load_tracepoint"`
+	OnMountKprobe                *ebpf.ProgramSpec `ebpf:"on_mount_kprobe"`
+	OnMountKretprobe             *ebpf.ProgramSpec `ebpf:"on_mount_kretprobe"`
+	OnMountPairEnter             *ebpf.ProgramSpec `ebpf:"on_mount_pair_enter"`
+	OnMountPairExit              *ebpf.ProgramSpec `ebpf:"on_mount_pair_exit"`
+	OnMountPlainKprobe           *ebpf.ProgramSpec `ebpf:"on_mount_plain_kprobe"`
+	OnMprotectKprobe             *ebpf.ProgramSpec `ebpf:"on_mprotect_kprobe"`
+	OnMprotectKretprobe          *ebpf.ProgramSpec `ebpf:"on_mprotect_kretprobe"`
+	OnMprotectPairEnter          *ebpf.ProgramSpec `ebpf:"on_mprotect_pair_enter"`
+	OnMprotectPairExit           *ebpf.ProgramSpec `ebpf:"on_mprotect_pair_exit"`
+	OnMprotectPlainKprobe        *ebpf.ProgramSpec `ebpf:"on_mprotect_plain_kprobe"`
+	OnPivotRootKprobe            *ebpf.ProgramSpec `ebpf:"on_pivot_root_kprobe"`
+	OnPivotRootKretprobe         *ebpf.ProgramSpec `ebpf:"on_pivot_root_kretprobe"`
+	OnPivotRootPairEnter         *ebpf.ProgramSpec `ebpf:"on_pivot_root_pair_enter"`
+	OnPivotRootPairExit          *ebpf.ProgramSpec `ebpf:"on_pivot_root_pair_exit"`
+	OnPivotRootPlainKprobe       *ebpf.ProgramSpec `ebpf:"on_pivot_root_plain_kprobe"`
+	OnProcessVmReadvKprobe       *ebpf.ProgramSpec `ebpf:"on_process_vm_readv_kprobe"`
+	OnProcessVmReadvKretprobe    *ebpf.ProgramSpec `ebpf:"on_process_vm_readv_kretprobe"`
+	OnProcessVmReadvPairEnter    *ebpf.ProgramSpec `ebpf:"on_process_vm_readv_pair_enter"`
+	OnProcessVmReadvPairExit     *ebpf.ProgramSpec `ebpf:"on_process_vm_readv_pair_exit"`
+	OnProcessVmReadvPlainKprobe  *ebpf.ProgramSpec `ebpf:"on_process_vm_readv_plain_kprobe"`
+	OnProcessVmWritevKprobe      *ebpf.ProgramSpec `ebpf:"on_process_vm_writev_kprobe"`
+	OnProcessVmWritevKretprobe   *ebpf.ProgramSpec `ebpf:"on_process_vm_writev_kretprobe"`
+	OnProcessVmWritevPairEnter   *ebpf.ProgramSpec `ebpf:"on_process_vm_writev_pair_enter"`
+	OnProcessVmWritevPairExit    *ebpf.ProgramSpec `ebpf:"on_process_vm_writev_pair_exit"`
+	OnProcessVmWritevPlainKprobe *ebpf.ProgramSpec `ebpf:"on_process_vm_writev_plain_kprobe"`
+	OnPtraceKprobe               *ebpf.ProgramSpec `ebpf:"on_ptrace_kprobe"`
+	OnPtraceKretprobe            *ebpf.ProgramSpec `ebpf:"on_ptrace_kretprobe"`
+	OnPtracePairEnter            *ebpf.ProgramSpec `ebpf:"on_ptrace_pair_enter"`
+	OnPtracePairExit             *ebpf.ProgramSpec `ebpf:"on_ptrace_pair_exit"`
+	OnPtracePlainKprobe          *ebpf.ProgramSpec `ebpf:"on_ptrace_plain_kprobe"`
+	OnQuestion6Kprobe            *ebpf.ProgramSpec `ebpf:"on_question6_kprobe"`
+	OnQuestion6OldKprobe         *ebpf.ProgramSpec `ebpf:"on_question6_old_kprobe"`
+	OnQuestionKprobe             *ebpf.ProgramSpec `ebpf:"on_question_kprobe"`
+	OnSetfsgidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setfsgid_pair_enter"`
+	OnSetfsgidPairExit           *ebpf.ProgramSpec `ebpf:"on_setfsgid_pair_exit"`
+	OnSetfsuidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setfsuid_pair_enter"`
+	OnSetfsuidPairExit           *ebpf.ProgramSpec `ebpf:"on_setfsuid_pair_exit"`
+	OnSetgidPairEnter            *ebpf.ProgramSpec `ebpf:"on_setgid_pair_enter"`
+	OnSetgidPairExit             *ebpf.ProgramSpec `ebpf:"on_setgid_pair_exit"`
+	OnSetgroupsPairEnter         *ebpf.ProgramSpec `ebpf:"on_setgroups_pair_enter"`
+	OnSetgroupsPairExit          *ebpf.ProgramSpec `ebpf:"on_setgroups_pair_exit"`
+	OnSetnsKprobe                *ebpf.ProgramSpec `ebpf:"on_setns_kprobe"`
+	OnSetnsKretprobe             *ebpf.ProgramSpec `ebpf:"on_setns_kretprobe"`
+	OnSetnsPairEnter             *ebpf.ProgramSpec `ebpf:"on_setns_pair_enter"`
+	OnSetnsPairExit              *ebpf.ProgramSpec `ebpf:"on_setns_pair_exit"`
+	OnSetnsPlainKprobe           *ebpf.ProgramSpec `ebpf:"on_setns_plain_kprobe"`
+	OnSetregidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setregid_pair_enter"`
+	OnSetregidPairExit           *ebpf.ProgramSpec `ebpf:"on_setregid_pair_exit"`
+	OnSetresgidPairEnter         *ebpf.ProgramSpec `ebpf:"on_setresgid_pair_enter"`
+	OnSetresgidPairExit          *ebpf.ProgramSpec `ebpf:"on_setresgid_pair_exit"`
+	OnSetresuidPairEnter         *ebpf.ProgramSpec `ebpf:"on_setresuid_pair_enter"`
+	OnSetresuidPairExit          *ebpf.ProgramSpec `ebpf:"on_setresuid_pair_exit"`
+	OnSetreuidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setreuid_pair_enter"`
+	OnSetreuidPairExit           *ebpf.ProgramSpec `ebpf:"on_setreuid_pair_exit"`
+	OnSetuidPairEnter            *ebpf.ProgramSpec `ebpf:"on_setuid_pair_enter"`
+	OnSetuidPairExit             *ebpf.ProgramSpec `ebpf:"on_setuid_pair_exit"`
+	OnSignalTracepoint           *ebpf.ProgramSpec `ebpf:"on_signal_tracepoint"`
+	OnStateKprobe                *ebpf.ProgramSpec `ebpf:"on_state_kprobe"`
+	OnStateTracepoint            *ebpf.ProgramSpec `ebpf:"on_state_tracepoint"`
+	OnUmountKprobe               *ebpf.ProgramSpec `ebpf:"on_umount_kprobe"`
+	OnUmountKretprobe            *ebpf.ProgramSpec `ebpf:"on_umount_kretprobe"`
+	OnUmountPairEnter            *ebpf.ProgramSpec `ebpf:"on_umount_pair_enter"`
+	OnUmountPairExit             *ebpf.ProgramSpec `ebpf:"on_umount_pair_exit"`
+	OnUmountPlainKprobe          *ebpf.ProgramSpec `ebpf:"on_umount_plain_kprobe"`
+	OnUnshareKprobe              *ebpf.ProgramSpec `ebpf:"on_unshare_kprobe"`
+	OnUnshareKretprobe           *ebpf.ProgramSpec `ebpf:"on_unshare_kretprobe"`
+	OnUnsharePairEnter           *ebpf.ProgramSpec `ebpf:"on_unshare_pair_enter"`
+	OnUnsharePairExit            *ebpf.ProgramSpec `ebpf:"on_unshare_pair_exit"`
+	OnUnsharePlainKprobe         *ebpf.ProgramSpec `ebpf:"on_unshare_plain_kprobe"`
 }
 
 // LegacyMapSpecs contains maps before they are loaded into the kernel.
@@ -372,101 +450,140 @@ type LegacyVariables struct {
 //
 // It can be passed to LoadLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LegacyPrograms struct {
-	OnAccept4PairEnter         *ebpf.Program `ebpf:"on_accept4_pair_enter"`
-	OnAccept4PairExit          *ebpf.Program `ebpf:"on_accept4_pair_exit"`
-	OnAcceptDeniedKprobe       *ebpf.Program `ebpf:"on_accept_denied_kprobe"`
-	OnAcceptDeniedKretprobe    *ebpf.Program `ebpf:"on_accept_denied_kretprobe"`
-	OnAcceptKprobe             *ebpf.Program `ebpf:"on_accept_kprobe"`
-	OnAcceptPairEnter          *ebpf.Program `ebpf:"on_accept_pair_enter"`
-	OnAcceptPairExit           *ebpf.Program `ebpf:"on_accept_pair_exit"`
-	OnAnswerKprobe             *ebpf.Program `ebpf:"on_answer_kprobe"`
-	OnBindDeniedKprobe         *ebpf.Program `ebpf:"on_bind_denied_kprobe"`
-	OnBindDeniedKretprobe      *ebpf.Program `ebpf:"on_bind_denied_kretprobe"`
-	OnBindKprobe               *ebpf.Program `ebpf:"on_bind_kprobe"`
-	OnBindKretprobe            *ebpf.Program `ebpf:"on_bind_kretprobe"`
-	OnBindPairEnter            *ebpf.Program `ebpf:"on_bind_pair_enter"`
-	OnBindPairExit             *ebpf.Program `ebpf:"on_bind_pair_exit"`
-	OnBpfPairEnter             *ebpf.Program `ebpf:"on_bpf_pair_enter"`
-	OnBpfPairExit              *ebpf.Program `ebpf:"on_bpf_pair_exit"`
-	OnCapsetPairEnter          *ebpf.Program `ebpf:"on_capset_pair_enter"`
-	OnCapsetPairExit           *ebpf.Program `ebpf:"on_capset_pair_exit"`
-	OnCgroupMkdirTracepoint    *ebpf.Program `ebpf:"on_cgroup_mkdir_tracepoint"`
-	OnCgroupRenameTracepoint   *ebpf.Program `ebpf:"on_cgroup_rename_tracepoint"`
-	OnCgroupRmdirTracepoint    *ebpf.Program `ebpf:"on_cgroup_rmdir_tracepoint"`
-	OnChrootPairEnter          *ebpf.Program `ebpf:"on_chroot_pair_enter"`
-	OnChrootPairExit           *ebpf.Program `ebpf:"on_chroot_pair_exit"`
-	OnCommitKprobe             *ebpf.Program `ebpf:"on_commit_kprobe"`
-	OnConnectDeniedKprobe      *ebpf.Program `ebpf:"on_connect_denied_kprobe"`
-	OnConnectDeniedKretprobe   *ebpf.Program `ebpf:"on_connect_denied_kretprobe"`
-	OnConnectKprobe            *ebpf.Program `ebpf:"on_connect_kprobe"`
-	OnConnectKretprobe         *ebpf.Program `ebpf:"on_connect_kretprobe"`
-	OnConnectPairEnter         *ebpf.Program `ebpf:"on_connect_pair_enter"`
-	OnConnectPairExit          *ebpf.Program `ebpf:"on_connect_pair_exit"`
-	OnConnectSentKprobe        *ebpf.Program `ebpf:"on_connect_sent_kprobe"`
-	OnConnectSentKretprobe     *ebpf.Program `ebpf:"on_connect_sent_kretprobe"`
-	OnDatagram4Kprobe          *ebpf.Program `ebpf:"on_datagram4_kprobe"`
-	OnDatagram6Kprobe          *ebpf.Program `ebpf:"on_datagram6_kprobe"`
-	OnExecBegins               *ebpf.Program `ebpf:"on_exec_begins"`
-	OnExecEnds                 *ebpf.Program `ebpf:"on_exec_ends"`
-	OnExecTracepoint           *ebpf.Program `ebpf:"on_exec_tracepoint"`
-	OnExitKprobe               *ebpf.Program `ebpf:"on_exit_kprobe"`
-	OnExitTracepoint           *ebpf.Program `ebpf:"on_exit_tracepoint"`
-	OnForkKprobe               *ebpf.Program `ebpf:"on_fork_kprobe"`
-	OnForkTracepoint           *ebpf.Program `ebpf:"on_fork_tracepoint"`
-	OnListenDeniedKprobe       *ebpf.Program `ebpf:"on_listen_denied_kprobe"`
-	OnListenDeniedKretprobe    *ebpf.Program `ebpf:"on_listen_denied_kretprobe"`
-	OnListenKprobe             *ebpf.Program `ebpf:"on_listen_kprobe"`
-	OnListenKretprobe          *ebpf.Program `ebpf:"on_listen_kretprobe"`
-	OnListenPairEnter          *ebpf.Program `ebpf:"on_listen_pair_enter"`
-	OnListenPairExit           *ebpf.Program `ebpf:"on_listen_pair_exit"`
-	OnMemfdCreatePairEnter     *ebpf.Program `ebpf:"on_memfd_create_pair_enter"`
-	OnMemfdCreatePairExit      *ebpf.Program `ebpf:"on_memfd_create_pair_exit"`
-	OnMmapPairEnter            *ebpf.Program `ebpf:"on_mmap_pair_enter"`
-	OnMmapPairExit             *ebpf.Program `ebpf:"on_mmap_pair_exit"`
-	OnModuleFreeTracepoint     *ebpf.Program `ebpf:"on_module_free_tracepoint"`
-	OnModuleLoadTracepoint     *ebpf.Program `ebpf:"on_module_load_tracepoint"`
-	OnMountPairEnter           *ebpf.Program `ebpf:"on_mount_pair_enter"`
-	OnMountPairExit            *ebpf.Program `ebpf:"on_mount_pair_exit"`
-	OnMprotectPairEnter        *ebpf.Program `ebpf:"on_mprotect_pair_enter"`
-	OnMprotectPairExit         *ebpf.Program `ebpf:"on_mprotect_pair_exit"`
-	OnPivotRootPairEnter       *ebpf.Program `ebpf:"on_pivot_root_pair_enter"`
-	OnPivotRootPairExit        *ebpf.Program `ebpf:"on_pivot_root_pair_exit"`
-	OnProcessVmReadvPairEnter  *ebpf.Program `ebpf:"on_process_vm_readv_pair_enter"`
-	OnProcessVmReadvPairExit   *ebpf.Program `ebpf:"on_process_vm_readv_pair_exit"`
-	OnProcessVmWritevPairEnter *ebpf.Program `ebpf:"on_process_vm_writev_pair_enter"`
-	OnProcessVmWritevPairExit  *ebpf.Program `ebpf:"on_process_vm_writev_pair_exit"`
-	OnPtracePairEnter          *ebpf.Program `ebpf:"on_ptrace_pair_enter"`
-	OnPtracePairExit           *ebpf.Program `ebpf:"on_ptrace_pair_exit"`
-	OnQuestion6Kprobe          *ebpf.Program `ebpf:"on_question6_kprobe"`
-	OnQuestion6OldKprobe       *ebpf.Program `ebpf:"on_question6_old_kprobe"`
-	OnQuestionKprobe           *ebpf.Program `ebpf:"on_question_kprobe"`
-	OnSetfsgidPairEnter        *ebpf.Program `ebpf:"on_setfsgid_pair_enter"`
-	OnSetfsgidPairExit         *ebpf.Program `ebpf:"on_setfsgid_pair_exit"`
-	OnSetfsuidPairEnter        *ebpf.Program `ebpf:"on_setfsuid_pair_enter"`
-	OnSetfsuidPairExit         *ebpf.Program `ebpf:"on_setfsuid_pair_exit"`
-	OnSetgidPairEnter          *ebpf.Program `ebpf:"on_setgid_pair_enter"`
-	OnSetgidPairExit           *ebpf.Program `ebpf:"on_setgid_pair_exit"`
-	OnSetgroupsPairEnter       *ebpf.Program `ebpf:"on_setgroups_pair_enter"`
-	OnSetgroupsPairExit        *ebpf.Program `ebpf:"on_setgroups_pair_exit"`
-	OnSetnsPairEnter           *ebpf.Program `ebpf:"on_setns_pair_enter"`
-	OnSetnsPairExit            *ebpf.Program `ebpf:"on_setns_pair_exit"`
-	OnSetregidPairEnter        *ebpf.Program `ebpf:"on_setregid_pair_enter"`
-	OnSetregidPairExit         *ebpf.Program `ebpf:"on_setregid_pair_exit"`
-	OnSetresgidPairEnter       *ebpf.Program `ebpf:"on_setresgid_pair_enter"`
-	OnSetresgidPairExit        *ebpf.Program `ebpf:"on_setresgid_pair_exit"`
-	OnSetresuidPairEnter       *ebpf.Program `ebpf:"on_setresuid_pair_enter"`
-	OnSetresuidPairExit        *ebpf.Program `ebpf:"on_setresuid_pair_exit"`
-	OnSetreuidPairEnter        *ebpf.Program `ebpf:"on_setreuid_pair_enter"`
-	OnSetreuidPairExit         *ebpf.Program `ebpf:"on_setreuid_pair_exit"`
-	OnSetuidPairEnter          *ebpf.Program `ebpf:"on_setuid_pair_enter"`
-	OnSetuidPairExit           *ebpf.Program `ebpf:"on_setuid_pair_exit"`
-	OnSignalTracepoint         *ebpf.Program `ebpf:"on_signal_tracepoint"`
-	OnStateKprobe              *ebpf.Program `ebpf:"on_state_kprobe"`
-	OnStateTracepoint          *ebpf.Program `ebpf:"on_state_tracepoint"`
-	OnUmountPairEnter          *ebpf.Program `ebpf:"on_umount_pair_enter"`
-	OnUmountPairExit           *ebpf.Program `ebpf:"on_umount_pair_exit"`
-	OnUnsharePairEnter         *ebpf.Program `ebpf:"on_unshare_pair_enter"`
-	OnUnsharePairExit          *ebpf.Program `ebpf:"on_unshare_pair_exit"`
+	OnAccept4PairEnter           *ebpf.Program `ebpf:"on_accept4_pair_enter"`
+	OnAccept4PairExit            *ebpf.Program `ebpf:"on_accept4_pair_exit"`
+	OnAcceptDeniedKprobe         *ebpf.Program `ebpf:"on_accept_denied_kprobe"`
+	OnAcceptDeniedKretprobe      *ebpf.Program `ebpf:"on_accept_denied_kretprobe"`
+	OnAcceptKprobe               *ebpf.Program `ebpf:"on_accept_kprobe"`
+	OnAcceptPairEnter            *ebpf.Program `ebpf:"on_accept_pair_enter"`
+	OnAcceptPairExit             *ebpf.Program `ebpf:"on_accept_pair_exit"`
+	OnAnswerKprobe               *ebpf.Program `ebpf:"on_answer_kprobe"`
+	OnBindDeniedKprobe           *ebpf.Program `ebpf:"on_bind_denied_kprobe"`
+	OnBindDeniedKretprobe        *ebpf.Program `ebpf:"on_bind_denied_kretprobe"`
+	OnBindKprobe                 *ebpf.Program `ebpf:"on_bind_kprobe"`
+	OnBindKretprobe              *ebpf.Program `ebpf:"on_bind_kretprobe"`
+	OnBindPairEnter              *ebpf.Program `ebpf:"on_bind_pair_enter"`
+	OnBindPairExit               *ebpf.Program `ebpf:"on_bind_pair_exit"`
+	OnBpfKprobe                  *ebpf.Program `ebpf:"on_bpf_kprobe"`
+	OnBpfKretprobe               *ebpf.Program `ebpf:"on_bpf_kretprobe"`
+	OnBpfPairEnter               *ebpf.Program `ebpf:"on_bpf_pair_enter"`
+	OnBpfPairExit                *ebpf.Program `ebpf:"on_bpf_pair_exit"`
+	OnBpfPlainKprobe             *ebpf.Program `ebpf:"on_bpf_plain_kprobe"`
+	OnCapsetPairEnter            *ebpf.Program `ebpf:"on_capset_pair_enter"`
+	OnCapsetPairExit             *ebpf.Program `ebpf:"on_capset_pair_exit"`
+	OnCgroupMkdirTracepoint      *ebpf.Program `ebpf:"on_cgroup_mkdir_tracepoint"`
+	OnCgroupRenameTracepoint     *ebpf.Program `ebpf:"on_cgroup_rename_tracepoint"`
+	OnCgroupRmdirTracepoint      *ebpf.Program `ebpf:"on_cgroup_rmdir_tracepoint"`
+	OnChrootKprobe               *ebpf.Program `ebpf:"on_chroot_kprobe"`
+	OnChrootKretprobe            *ebpf.Program `ebpf:"on_chroot_kretprobe"`
+	OnChrootPairEnter            *ebpf.Program `ebpf:"on_chroot_pair_enter"`
+	OnChrootPairExit             *ebpf.Program `ebpf:"on_chroot_pair_exit"`
+	OnChrootPlainKprobe          *ebpf.Program `ebpf:"on_chroot_plain_kprobe"`
+	OnCommitKprobe               *ebpf.Program `ebpf:"on_commit_kprobe"`
+	OnConnectDeniedKprobe        *ebpf.Program `ebpf:"on_connect_denied_kprobe"`
+	OnConnectDeniedKretprobe     *ebpf.Program `ebpf:"on_connect_denied_kretprobe"`
+	OnConnectKprobe              *ebpf.Program `ebpf:"on_connect_kprobe"`
+	OnConnectKretprobe           *ebpf.Program `ebpf:"on_connect_kretprobe"`
+	OnConnectPairEnter           *ebpf.Program `ebpf:"on_connect_pair_enter"`
+	OnConnectPairExit            *ebpf.Program `ebpf:"on_connect_pair_exit"`
+	OnConnectSentKprobe          *ebpf.Program `ebpf:"on_connect_sent_kprobe"`
+	OnConnectSentKretprobe       *ebpf.Program `ebpf:"on_connect_sent_kretprobe"`
+	OnDatagram4Kprobe            *ebpf.Program `ebpf:"on_datagram4_kprobe"`
+	OnDatagram6Kprobe            *ebpf.Program `ebpf:"on_datagram6_kprobe"`
+	OnExecBegins                 *ebpf.Program `ebpf:"on_exec_begins"`
+	OnExecEnds                   *ebpf.Program `ebpf:"on_exec_ends"`
+	OnExecTracepoint             *ebpf.Program `ebpf:"on_exec_tracepoint"`
+	OnExitKprobe                 *ebpf.Program `ebpf:"on_exit_kprobe"`
+	OnExitTracepoint             *ebpf.Program `ebpf:"on_exit_tracepoint"`
+	OnForkKprobe                 *ebpf.Program `ebpf:"on_fork_kprobe"`
+	OnForkTracepoint             *ebpf.Program `ebpf:"on_fork_tracepoint"`
+	OnListenDeniedKprobe         *ebpf.Program `ebpf:"on_listen_denied_kprobe"`
+	OnListenDeniedKretprobe      *ebpf.Program `ebpf:"on_listen_denied_kretprobe"`
+	OnListenKprobe               *ebpf.Program `ebpf:"on_listen_kprobe"`
+	OnListenKretprobe            *ebpf.Program `ebpf:"on_listen_kretprobe"`
+	OnListenPairEnter            *ebpf.Program `ebpf:"on_listen_pair_enter"`
+	OnListenPairExit             *ebpf.Program `ebpf:"on_listen_pair_exit"`
+	OnMemfdCreateKprobe          *ebpf.Program `ebpf:"on_memfd_create_kprobe"`
+	OnMemfdCreateKretprobe       *ebpf.Program `ebpf:"on_memfd_create_kretprobe"`
+	OnMemfdCreatePairEnter       *ebpf.Program `ebpf:"on_memfd_create_pair_enter"`
+	OnMemfdCreatePairExit        *ebpf.Program `ebpf:"on_memfd_create_pair_exit"`
+	OnMemfdCreatePlainKprobe     *ebpf.Program `ebpf:"on_memfd_create_plain_kprobe"`
+	OnMmapKprobe                 *ebpf.Program `ebpf:"on_mmap_kprobe"`
+	OnMmapKretprobe              *ebpf.Program `ebpf:"on_mmap_kretprobe"`
+	OnMmapPairEnter              *ebpf.Program `ebpf:"on_mmap_pair_enter"`
+	OnMmapPairExit               *ebpf.Program `ebpf:"on_mmap_pair_exit"`
+	OnMmapPlainKprobe            *ebpf.Program `ebpf:"on_mmap_plain_kprobe"`
+	OnModuleFreeTracepoint       *ebpf.Program `ebpf:"on_module_free_tracepoint"`
+	OnModuleLoadTracepoint       *ebpf.Program `ebpf:"on_module_load_tracepoint"`
+	OnMountKprobe                *ebpf.Program `ebpf:"on_mount_kprobe"`
+	OnMountKretprobe             *ebpf.Program `ebpf:"on_mount_kretprobe"`
+	OnMountPairEnter             *ebpf.Program `ebpf:"on_mount_pair_enter"`
+	OnMountPairExit              *ebpf.Program `ebpf:"on_mount_pair_exit"`
+	OnMountPlainKprobe           *ebpf.Program `ebpf:"on_mount_plain_kprobe"`
+	OnMprotectKprobe             *ebpf.Program `ebpf:"on_mprotect_kprobe"`
+	OnMprotectKretprobe          *ebpf.Program `ebpf:"on_mprotect_kretprobe"`
+	OnMprotectPairEnter          *ebpf.Program `ebpf:"on_mprotect_pair_enter"`
+	OnMprotectPairExit           *ebpf.Program `ebpf:"on_mprotect_pair_exit"`
+	OnMprotectPlainKprobe        *ebpf.Program `ebpf:"on_mprotect_plain_kprobe"`
+	OnPivotRootKprobe            *ebpf.Program `ebpf:"on_pivot_root_kprobe"`
+	OnPivotRootKretprobe         *ebpf.Program `ebpf:"on_pivot_root_kretprobe"`
+	OnPivotRootPairEnter         *ebpf.Program `ebpf:"on_pivot_root_pair_enter"`
+	OnPivotRootPairExit          *ebpf.Program `ebpf:"on_pivot_root_pair_exit"`
+	OnPivotRootPlainKprobe       *ebpf.Program `ebpf:"on_pivot_root_plain_kprobe"`
+	OnProcessVmReadvKprobe       *ebpf.Program `ebpf:"on_process_vm_readv_kprobe"`
+	OnProcessVmReadvKretprobe    *ebpf.Program `ebpf:"on_process_vm_readv_kretprobe"`
+	OnProcessVmReadvPairEnter    *ebpf.Program `ebpf:"on_process_vm_readv_pair_enter"`
+	OnProcessVmReadvPairExit     *ebpf.Program `ebpf:"on_process_vm_readv_pair_exit"`
+	OnProcessVmReadvPlainKprobe  *ebpf.Program `ebpf:"on_process_vm_readv_plain_kprobe"`
+	OnProcessVmWritevKprobe      *ebpf.Program `ebpf:"on_process_vm_writev_kprobe"`
+	OnProcessVmWritevKretprobe   *ebpf.Program `ebpf:"on_process_vm_writev_kretprobe"`
+	OnProcessVmWritevPairEnter   *ebpf.Program `ebpf:"on_process_vm_writev_pair_enter"`
+	OnProcessVmWritevPairExit    *ebpf.Program `ebpf:"on_process_vm_writev_pair_exit"`
+	OnProcessVmWritevPlainKprobe *ebpf.Program `ebpf:"on_process_vm_writev_plain_kprobe"`
+	OnPtraceKprobe               *ebpf.Program `ebpf:"on_ptrace_kprobe"`
+	OnPtraceKretprobe            *ebpf.Program `ebpf:"on_ptrace_kretprobe"`
+	OnPtracePairEnter            *ebpf.Program `ebpf:"on_ptrace_pair_enter"`
+	OnPtracePairExit             *ebpf.Program `ebpf:"on_ptrace_pair_exit"`
+	OnPtracePlainKprobe          *ebpf.Program `ebpf:"on_ptrace_plain_kprobe"`
+	OnQuestion6Kprobe            *ebpf.Program `ebpf:"on_question6_kprobe"`
+	OnQuestion6OldKprobe         *ebpf.Program `ebpf:"on_question6_old_kprobe"`
+	OnQuestionKprobe             *ebpf.Program `ebpf:"on_question_kprobe"`
+	OnSetfsgidPairEnter          *ebpf.Program `ebpf:"on_setfsgid_pair_enter"`
+	OnSetfsgidPairExit           *ebpf.Program `ebpf:"on_setfsgid_pair_exit"`
+	OnSetfsuidPairEnter          *ebpf.Program `ebpf:"on_setfsuid_pair_enter"`
+	OnSetfsuidPairExit           *ebpf.Program `ebpf:"on_setfsuid_pair_exit"`
+	OnSetgidPairEnter            *ebpf.Program `ebpf:"on_setgid_pair_enter"`
+	OnSetgidPairExit             *ebpf.Program `ebpf:"on_setgid_pair_exit"`
+	OnSetgroupsPairEnter         *ebpf.Program `ebpf:"on_setgroups_pair_enter"`
+	OnSetgroupsPairExit          *ebpf.Program `ebpf:"on_setgroups_pair_exit"`
+	OnSetnsKprobe                *ebpf.Program `ebpf:"on_setns_kprobe"`
+	OnSetnsKretprobe             *ebpf.Program `ebpf:"on_setns_kretprobe"`
+	OnSetnsPairEnter             *ebpf.Program `ebpf:"on_setns_pair_enter"`
+	OnSetnsPairExit              *ebpf.Program `ebpf:"on_setns_pair_exit"`
+	OnSetnsPlainKprobe           *ebpf.Program `ebpf:"on_setns_plain_kprobe"`
+	OnSetregidPairEnter          *ebpf.Program `ebpf:"on_setregid_pair_enter"`
+	OnSetregidPairExit           *ebpf.Program `ebpf:"on_setregid_pair_exit"`
+	OnSetresgidPairEnter         *ebpf.Program `ebpf:"on_setresgid_pair_enter"`
+	OnSetresgidPairExit          *ebpf.Program `ebpf:"on_setresgid_pair_exit"`
+	OnSetresuidPairEnter         *ebpf.Program `ebpf:"on_setresuid_pair_enter"`
+	OnSetresuidPairExit          *ebpf.Program `ebpf:"on_setresuid_pair_exit"`
+	OnSetreuidPairEnter          *ebpf.Program `ebpf:"on_setreuid_pair_enter"`
+	OnSetreuidPairExit           *ebpf.Program `ebpf:"on_setreuid_pair_exit"`
+	OnSetuidPairEnter            *ebpf.Program `ebpf:"on_setuid_pair_enter"`
+	OnSetuidPairExit             *ebpf.Program `ebpf:"on_setuid_pair_exit"`
+	OnSignalTracepoint           *ebpf.Program `ebpf:"on_signal_tracepoint"`
+	OnStateKprobe                *ebpf.Program `ebpf:"on_state_kprobe"`
+	OnStateTracepoint            *ebpf.Program `ebpf:"on_state_tracepoint"`
+	OnUmountKprobe               *ebpf.Program `ebpf:"on_umount_kprobe"`
+	OnUmountKretprobe            *ebpf.Program `ebpf:"on_umount_kretprobe"`
+	OnUmountPairEnter            *ebpf.Program `ebpf:"on_umount_pair_enter"`
+	OnUmountPairExit             *ebpf.Program `ebpf:"on_umount_pair_exit"`
+	OnUmountPlainKprobe          *ebpf.Program `ebpf:"on_umount_plain_kprobe"`
+	OnUnshareKprobe              *ebpf.Program `ebpf:"on_unshare_kprobe"`
+	OnUnshareKretprobe           *ebpf.Program `ebpf:"on_unshare_kretprobe"`
+	OnUnsharePairEnter           *ebpf.Program `ebpf:"on_unshare_pair_enter"`
+	OnUnsharePairExit            *ebpf.Program `ebpf:"on_unshare_pair_exit"`
+	OnUnsharePlainKprobe         *ebpf.Program `ebpf:"on_unshare_plain_kprobe"`
 }
 
 func (p *LegacyPrograms) Close() error {
@@ -485,15 +602,21 @@ func (p *LegacyPrograms) Close() error {
 		p.OnBindKretprobe,
 		p.OnBindPairEnter,
 		p.OnBindPairExit,
+		p.OnBpfKprobe,
+		p.OnBpfKretprobe,
 		p.OnBpfPairEnter,
 		p.OnBpfPairExit,
+		p.OnBpfPlainKprobe,
 		p.OnCapsetPairEnter,
 		p.OnCapsetPairExit,
 		p.OnCgroupMkdirTracepoint,
 		p.OnCgroupRenameTracepoint,
 		p.OnCgroupRmdirTracepoint,
+		p.OnChrootKprobe,
+		p.OnChrootKretprobe,
 		p.OnChrootPairEnter,
 		p.OnChrootPairExit,
+		p.OnChrootPlainKprobe,
 		p.OnCommitKprobe,
 		p.OnConnectDeniedKprobe,
 		p.OnConnectDeniedKretprobe,
@@ -518,24 +641,48 @@ func (p *LegacyPrograms) Close() error {
 		p.OnListenKretprobe,
 		p.OnListenPairEnter,
 		p.OnListenPairExit,
+		p.OnMemfdCreateKprobe,
+		p.OnMemfdCreateKretprobe,
 		p.OnMemfdCreatePairEnter,
 		p.OnMemfdCreatePairExit,
+		p.OnMemfdCreatePlainKprobe,
+		p.OnMmapKprobe,
+		p.OnMmapKretprobe,
 		p.OnMmapPairEnter,
 		p.OnMmapPairExit,
+		p.OnMmapPlainKprobe,
 		p.OnModuleFreeTracepoint,
 		p.OnModuleLoadTracepoint,
+		p.OnMountKprobe,
+		p.OnMountKretprobe,
 		p.OnMountPairEnter,
 		p.OnMountPairExit,
+		p.OnMountPlainKprobe,
+		p.OnMprotectKprobe,
+		p.OnMprotectKretprobe,
 		p.OnMprotectPairEnter,
 		p.OnMprotectPairExit,
+		p.OnMprotectPlainKprobe,
+		p.OnPivotRootKprobe,
+		p.OnPivotRootKretprobe,
 		p.OnPivotRootPairEnter,
 		p.OnPivotRootPairExit,
+		p.OnPivotRootPlainKprobe,
+		p.OnProcessVmReadvKprobe,
+		p.OnProcessVmReadvKretprobe,
 		p.OnProcessVmReadvPairEnter,
 		p.OnProcessVmReadvPairExit,
+		p.OnProcessVmReadvPlainKprobe,
+		p.OnProcessVmWritevKprobe,
+		p.OnProcessVmWritevKretprobe,
 		p.OnProcessVmWritevPairEnter,
 		p.OnProcessVmWritevPairExit,
+		p.OnProcessVmWritevPlainKprobe,
+		p.OnPtraceKprobe,
+		p.OnPtraceKretprobe,
 		p.OnPtracePairEnter,
 		p.OnPtracePairExit,
+		p.OnPtracePlainKprobe,
 		p.OnQuestion6Kprobe,
 		p.OnQuestion6OldKprobe,
 		p.OnQuestionKprobe,
@@ -547,8 +694,11 @@ func (p *LegacyPrograms) Close() error {
 		p.OnSetgidPairExit,
 		p.OnSetgroupsPairEnter,
 		p.OnSetgroupsPairExit,
+		p.OnSetnsKprobe,
+		p.OnSetnsKretprobe,
 		p.OnSetnsPairEnter,
 		p.OnSetnsPairExit,
+		p.OnSetnsPlainKprobe,
 		p.OnSetregidPairEnter,
 		p.OnSetregidPairExit,
 		p.OnSetresgidPairEnter,
@@ -562,10 +712,16 @@ func (p *LegacyPrograms) Close() error {
 		p.OnSignalTracepoint,
 		p.OnStateKprobe,
 		p.OnStateTracepoint,
+		p.OnUmountKprobe,
+		p.OnUmountKretprobe,
 		p.OnUmountPairEnter,
 		p.OnUmountPairExit,
+		p.OnUmountPlainKprobe,
+		p.OnUnshareKprobe,
+		p.OnUnshareKretprobe,
 		p.OnUnsharePairEnter,
 		p.OnUnsharePairExit,
+		p.OnUnsharePlainKprobe,
 	)
 }
 

@@ -418,11 +418,13 @@ struct io_accept {
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long di, si, dx, ax, r10, r8, orig_ax;
+	unsigned long di, si, dx, cx, ax, r10, r8, orig_ax;
 };
 #define FUNC_ARG1(r) ((r)->di)
 #define FUNC_ARG2(r) ((r)->si)
 #define FUNC_ARG3(r) ((r)->dx)
+#define FUNC_ARG4(r) ((r)->cx)
+#define FUNC_ARG5(r) ((r)->r8)
 #define FUNC_RESULT(r) ((r)->ax)
 #define CALL_ARG1(r) BPF_CORE_READ(r, di)
 #define CALL_ARG2(r) BPF_CORE_READ(r, si)
@@ -442,6 +444,8 @@ struct pt_regs {
 #define FUNC_ARG1(r) ((r)->regs[0])
 #define FUNC_ARG2(r) ((r)->regs[1])
 #define FUNC_ARG3(r) ((r)->regs[2])
+#define FUNC_ARG4(r) ((r)->regs[3])
+#define FUNC_ARG5(r) ((r)->regs[4])
 #define FUNC_RESULT(r) ((r)->regs[0])
 #define CALL_ARG1(r) BPF_CORE_READ(r, orig_x0)
 #define CALL_ARG2(r) BPF_CORE_READ(r, regs[1])

@@ -174,19 +174,19 @@ var credentialNames = []string{"setuid", "setgid", "setreuid", "setregid", "setr
 // which no other call pays for, or on their tracepoints, for which all do. Calls with ? are
 // later than some kernels.
 func acts(calls ...string) []tier {
-	function := "__x64_sys_"
-	if runtime.GOARCH == "arm64" {
-		function = "__arm64_sys_"
-	}
 	t := []tier{{name: "fexit"}, {name: "kprobe"}, {name: "tracepoint"}, {name: "tracepoint_pair", programs: pairs(calls...)}}
 	for _, c := range calls {
 		name := strings.TrimSuffix(c, "?")
-		t[0].programs = append(t[0].programs, "on_"+name+"_fexit@"+function+c)
-		t[1].programs = append(t[1].programs, both("on_"+name, function+c)...)
+		t[0].programs = append(t[0].programs, "on_"+name+"_fexit@"+callFunction+c)
+		t[1].programs = append(t[1].programs, both("on_"+name, callFunction+c)...)
 		t[2].programs = append(t[2].programs, "on_"+name+"_exit@syscalls/sys_exit_"+c)
 	}
 	return t
 }
+
+// callFunction begins the name of the function behind a system call, which is given registers
+// (4.17, 4.19 on arm64).
+var callFunction = map[string]string{"amd64": "__x64_sys_", "arm64": "__arm64_sys_"}[runtime.GOARCH]
 
 // pairs are the programs on entry to and exit from system calls.
 func pairs(calls ...string) []string {
@@ -527,6 +527,9 @@ func (l *loader) attachTier(a *attached, t *tier) error {
 			return fmt.Errorf("attach %s: %w", at.entry, err)
 		}
 		a.links = append(a.links, k)
+	}
+	if len(a.links) == 0 {
+		return fmt.Errorf("this kernel has none of what it attaches to: %w", fs.ErrNotExist)
 	}
 	for _, at := range places {
 		if p := c.DetachProgram(at.loadedAs(l.spec.Programs[at.program])); p != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -89,13 +90,25 @@ var legacyHooks = []hook{
 		{"kprobe", []string{"on_commit_kprobe"}},
 		{"tracepoint_pair", pairs(credentialNames...)},
 	}},
-	{"ptrace", []event.ID{event.KindPtrace}, []tier{{"tracepoint_pair", pairs("ptrace", "process_vm_readv", "process_vm_writev")}}},
+	{"ptrace", []event.ID{event.KindPtrace}, legacyActs("ptrace", "process_vm_readv", "process_vm_writev")},
 	{"signal", []event.ID{event.KindSignal}, []tier{{"tracepoint", []string{"on_signal_tracepoint"}}}},
 	{"module", []event.ID{event.KindModule}, []tier{{"tracepoint", []string{"on_module_load_tracepoint", "on_module_free_tracepoint"}}}},
-	{"mount", []event.ID{event.KindMount}, []tier{{"tracepoint_pair", pairs("mount", "umount", "pivot_root")}}},
-	{"namespace", []event.ID{event.KindNamespace}, []tier{{"tracepoint_pair", pairs("setns", "unshare", "chroot")}}},
-	{"memory", []event.ID{event.KindMemory}, []tier{{"tracepoint_pair", pairs("memfd_create?", "mprotect", "mmap?")}}},
-	{"bpf", []event.ID{event.KindBPF}, []tier{{"tracepoint_pair", pairs("bpf?")}}},
+	{"mount", []event.ID{event.KindMount}, legacyActs("mount", "umount", "pivot_root")},
+	{"namespace", []event.ID{event.KindNamespace}, legacyActs("setns", "unshare", "chroot")},
+	{"memory", []event.ID{event.KindMemory}, legacyActs("memfd_create?", "mprotect", "mmap?")},
+	{"bpf", []event.ID{event.KindBPF}, legacyActs("bpf?")},
+}
+
+// legacyActs are the tiers of a hook on system calls: on the functions behind them, which are given
+// the arguments themselves before 4.17 (4.19 on arm64), or on their tracepoints.
+func legacyActs(calls ...string) []tier {
+	t := []tier{{name: "kprobe"}, {name: "kprobe_plain"}, {"tracepoint_pair", pairs(calls...)}}
+	for _, c := range calls {
+		name := "on_" + strings.TrimSuffix(c, "?")
+		t[0].programs = append(t[0].programs, both(name, callFunction+c)...)
+		t[1].programs = append(t[1].programs, name+"_plain_kprobe@sys_"+c, name+"_kretprobe@sys_"+c)
+	}
+	return t
 }
 
 // choose returns the object called name; for "", the best that this kernel takes.
