@@ -2,6 +2,7 @@ package procfs
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -414,4 +415,10 @@ func (p *Process) namespace(name, nameZ string) (uint64, error) {
 		return 0, fmt.Errorf("read %s namespace of process %d: %q is no namespace", name, p.PID, b)
 	}
 	return n, nil
+}
+
+// HasThread reports whether the process pid has a thread tid now (/proc/PID/task, proc(5)).
+func (fs FS) HasThread(pid, tid uint32) bool {
+	_, err := os.Lstat(fmt.Sprintf("%s/%d/task/%d", fs.Proc, pid, tid))
+	return err == nil
 }

@@ -348,6 +348,7 @@ func (s *Sensor) counts() []event.Count {
 		add(id, event.Filtered, "not_asked_here", t.answers.Load())
 		add(id, event.Filtered, "repeated", t.repeated.Load())
 		add(id, event.Filtered, "own", t.own.Load())
+		add(id, event.Filtered, "own_thread", t.threads.Load())
 	}
 	return out
 }

@@ -49,7 +49,7 @@ func FuzzRecord(f *testing.F) {
 		n := uint64(len(d.batch.Events))
 		for i := range d.s.decode.count {
 			c := &d.s.decode.count[i]
-			n += c.malformed.Load() + c.merged.Load() + c.answers.Load() + c.repeated.Load() + c.own.Load()
+			n += c.malformed.Load() + c.merged.Load() + c.answers.Load() + c.repeated.Load() + c.own.Load() + c.threads.Load()
 		}
 		if n != 1 {
 			t.Errorf("one record became %d events and counts", n)

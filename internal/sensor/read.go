@@ -417,5 +417,5 @@ func suspended() uint64 {
 
 // tally counts what became of the records of one kind, on our side of the ring.
 type tally struct {
-	delivered, malformed, merged, answers, repeated, own atomic.Uint64
+	delivered, malformed, merged, answers, repeated, own, threads atomic.Uint64
 }

@@ -13,6 +13,12 @@ func (d *decoder) signal(raw []byte, b *event.Batch) error {
 	if err != nil {
 		return err
 	}
+	// The classic tracepoint names a thread of the target, and says no more. Go programs send
+	// their own threads many a signal.
+	if r.TargetStart == 0 && d.proc != nil && d.proc.HasThread(r.Head.Pid, r.TargetPid) {
+		d.count[event.KindSignal].threads.Add(1)
+		return nil
+	}
 	e := b.Add(event.KindSignal).(*event.Signal)
 	d.header(&e.Header, &r.Head)
 	e.Signal = r.Signal
