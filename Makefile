@@ -41,7 +41,7 @@ test-containers: ## run the live tests of containers, with systemd-nspawn and LX
 
 test-kernels: ## run the live tests in stock kernels under QEMU; K=6.1 for one, RUN=TestLiveExec, UPDATE=1
 	@.ci/install $(KERNEL_PACKAGES)
-	K=$(K) RUN='$(value RUN)' PACKAGES=$(PACKAGES) UPDATE=$(UPDATE) go run .ci/report.go go test -json -count=1 -tags kernels -timeout 60m $(ARGS) ./kerneltest
+	K=$(K) RUN='$(value RUN)' PACKAGES=$(PACKAGES) UPDATE=$(UPDATE) go run .ci/report.go go test -json -count=1 -tags kernels -parallel 3 -timeout 60m $(ARGS) ./kerneltest
 
 bpf: ## compile the BPF programs anew, and write their Go twins
 	@.ci/install $(BPF_PACKAGES)

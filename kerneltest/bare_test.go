@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -39,29 +40,45 @@ func bare(t *testing.T, g *guest, kernel, goshawk string, old bool) {
 	f.write("statements", countRows(t))
 	initrd := f.pack()
 	t.Parallel()
-	r := g.boot(t, kernel, initrd, "-rtc", "base=1970-01-01T00:00:00")
+	boot := func() []string {
+		return surroundings(g.boot(t, kernel, initrd, "-rtc", "base=1970-01-01T00:00:00"), what, hooks, old)
+	}
+	wrong := boot()
+	if len(wrong) > 0 && os.Getenv("CI") != "" { // once more, as tests elsewhere
+		note(t, "kernel %-11s %s surroundings failed, and run once more", g.name, what)
+		t.Log(strings.Join(wrong, "\n"))
+		wrong = boot()
+	}
+	for _, w := range wrong {
+		t.Error(w)
+	}
+	if len(wrong) > 0 {
+		t.Logf("again with: make test-kernels K=%s RUN=%s", g.name, what)
+		return
+	}
+	note(t, "kernel %-11s %s surroundings: all well", g.name, what)
+}
+
+// surroundings says what is wrong with what a guest has told; hooks are the tiers that it must have.
+func surroundings(r run, what string, hooks map[string]string, old bool) (wrong []string) {
+	errorf := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	all, ended := readBare(r.results)
 	if r.err != nil || !ended {
-		t.Fatalf("the %s guest did not come to its end: %v\nagain with: make test-kernels K=%s RUN=%s\nit printed last:\n%s\nits console ends:\n%s",
-			what, r.err, g.name, what, tail(r.results), tail(r.console))
+		errorf("the %s guest did not come to its end: %v\nit printed last:\n%s\nits console ends:\n%s",
+			what, r.err, tail(r.results), tail(r.console))
+		return wrong
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("again with: make test-kernels K=%s RUN=%s", g.name, what)
-		}
-	})
 	check := func(name, code string, wants ...string) string {
-		t.Helper()
 		s, ok := all[name]
 		switch {
 		case !ok:
-			t.Errorf("%s: was not run", name)
+			errorf("%s: was not run", name)
 		case s.code != code:
-			t.Errorf("%s: exit code %s, want %s: %s%s", name, s.code, code, s.out, s.err)
+			errorf("%s: exit code %s, want %s: %s%s", name, s.code, code, s.out, s.err)
 		}
 		for _, w := range wants {
 			if !regexp.MustCompile("(?m)" + w).MatchString(s.out + s.err) {
-				t.Errorf("%s: no match for %q in:\n%s%s", name, w, s.out, s.err)
+				errorf("%s: no match for %q in:\n%s%s", name, w, s.out, s.err)
 			}
 		}
 		return s.out
@@ -76,20 +93,19 @@ func bare(t *testing.T, g *guest, kernel, goshawk string, old bool) {
 	}{}
 	// tiers compares what one of the reports says of the hooks.
 	tiers := func(name string) {
-		t.Helper()
 		if err := json.Unmarshal([]byte(check(name, "0")), &report); err != nil {
-			t.Errorf("%s: %v", name, err)
+			errorf("%s: %v", name, err)
 		}
 		got := map[string]string{}
 		for _, h := range report.Hooks {
 			got[h.Name] = h.Tier
 			if _, known := hooks[h.Name]; h.Tier == "" && (h.Refused == "" || !known && !old) {
-				t.Errorf("%s: hook %s has no tier: %q", name, h.Name, h.Refused)
+				errorf("%s: hook %s has no tier: %q", name, h.Name, h.Refused)
 			}
 		}
 		for hook, want := range hooks {
 			if got[hook] != want {
-				t.Errorf("%s: hook %s is at %q, want %q: %+v", name, hook, got[hook], want, report.Hooks)
+				errorf("%s: hook %s is at %q, want %q: %+v", name, hook, got[hook], want, report.Hooks)
 			}
 		}
 	}
@@ -113,7 +129,7 @@ func bare(t *testing.T, g *guest, kernel, goshawk string, old bool) {
 	if old {
 		for _, f := range report.Kernel {
 			if f.Name == "btf" && f.Value[:len("/writable/kernel.btf")] != "/writable/kernel.btf" {
-				t.Errorf("BTF is %q", f.Value)
+				errorf("BTF is %q", f.Value)
 			}
 		}
 	}
@@ -126,17 +142,17 @@ func bare(t *testing.T, g *guest, kernel, goshawk string, old bool) {
 			Time       string
 		}
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			t.Errorf("run: %v in %q", err, line)
+			errorf("run: %v in %q", err, line)
 			continue
 		}
 		events[e.Kind]++
 		if at, err := time.Parse(time.RFC3339Nano, e.Time); e.Time != "" && (err != nil || at.Year() != 1970) {
-			t.Errorf("run: time %q", e.Time)
+			errorf("run: time %q", e.Time)
 		}
 	}
 	for _, kind := range []string{"exec", "fork", "exit"} {
 		if events[kind] == 0 {
-			t.Errorf("run: no %s among %v", kind, events)
+			errorf("run: no %s among %v", kind, events)
 		}
 	}
 	check("query-store", "0", `"n": ?"[1-9]`)
@@ -144,7 +160,7 @@ func bare(t *testing.T, g *guest, kernel, goshawk string, old bool) {
 	check("run-readonly", "1", `read-only`, `--root-dir`)
 	check("run-text", "0", `^ready: `)
 	check("dir", "0", `events\.db`)
-	note(t, "kernel %-11s %s surroundings: %s in %v", g.name, what, fmt.Sprint(events), r.took)
+	return wrong
 }
 
 // countRows are statements that read every table of present state; those that need a condition

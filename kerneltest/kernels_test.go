@@ -20,20 +20,21 @@ type suite struct {
 	path   string
 	run    string // what runs when RUN does not say
 	skip   string // what does not: it is slow, and the same on every kernel
+	once   string // what does not with the legacy object: it tries both objects
 	arm64  string // what runs there, where all would take too long; empty: none
 	flags  []string
 	legacy bool // runs with the legacy object, too
 }
 
 var suites = []suite{
-	{"./internal/sensor", "^TestLive|^TestOpen", "^TestLive(KindsChooseHooks|Race)$",
-		"^TestLive(Exec|Grants|Verifier)$|^TestLiveSocket$/./^tcp$", []string{"-cover"}, true},
-	{"./internal/kernel", ".", "", ".", nil, false},
-	{"./internal/procfs", "^Test", "", "", nil, false},
-	{"./cmd/goshawk", "^TestLive(Check|SelfTest|ExecAndExit|Connection|Query|TinyRing)$", "", "^TestLiveSelfTest$", nil, false},
-	{"./internal/watchdog", "^TestLive", "", "", nil, false},
+	{path: "./internal/sensor", run: "^TestLive|^TestOpen", skip: "^TestLive(KindsChooseHooks|Race)$", once: "^TestLive(Grants|Verifier)$",
+		arm64: "^TestLive(Exec|Grants|Verifier)$|^TestLiveSocket$/./^tcp$", flags: []string{"-cover"}, legacy: true},
+	{path: "./internal/kernel", run: ".", arm64: "."},
+	{path: "./internal/procfs", run: "^Test"},
+	{path: "./cmd/goshawk", run: "^TestLive(Check|SelfTest|ExecAndExit|Connection|Query|TinyRing)$", arm64: "^TestLiveSelfTest$"},
+	{path: "./internal/watchdog", run: "^TestLive"},
 	// The last, as it locks audit until the next boot. What needs auditd or gcc runs elsewhere.
-	{"./internal/audit", "^TestLive", "^TestLive(Beside|StopOwner|Yield|Yielding|ReadOnlyBeside|Overrun|Storm|Logins)$", "", nil, false},
+	{path: "./internal/audit", run: "^TestLive", skip: "^TestLive(Beside|StopOwner|Yield|Yielding|ReadOnlyBeside|Overrun|Storm|Logins)$"},
 }
 
 // TestKernels runs the live tests on the kernels named in K (comma-separated; empty: all, and
@@ -144,6 +145,18 @@ func (s *suite) pattern(arch, only string) string {
 	return s.run
 }
 
+// skipped is what of s does not run in g.
+func (s *suite) skipped(g *guest) string {
+	var out []string
+	if s.skip != "" {
+		out = append(out, s.skip)
+	}
+	if s.once != "" && g.object != "" {
+		out = append(out, s.once)
+	}
+	return strings.Join(out, "|")
+}
+
 // liveTree is the initramfs of a guest that runs the live tests.
 func liveTree(t *testing.T, g *guest, root string, p programs, only string) string {
 	t.Helper()
@@ -178,8 +191,8 @@ func liveTree(t *testing.T, g *guest, root string, p programs, only string) stri
 		f.copy(p.tests[s.path], program)
 		fmt.Fprintf(&jobs, "%s %s -test.v=test2json -test.short -test.timeout=%s -test.run=%s",
 			dir, program, guestTimeout*4/5, s.pattern(g.arch, only))
-		if s.skip != "" && only == "" {
-			jobs.WriteString(" -test.skip=" + s.skip)
+		if skip := s.skipped(g); skip != "" && only == "" {
+			jobs.WriteString(" -test.skip=" + skip)
 		}
 		jobs.WriteString("\n")
 	}

@@ -119,6 +119,8 @@ static int refuses(int mem, int cmd, uint64_t at, uint64_t size)
 	case BPF_MAP_GET_FD_BY_ID:
 	case BPF_OBJ_GET_INFO_BY_FD:
 		return 0;
+	case BPF_PROG_DETACH: /* what any kernel refuses is refused where its own function would */
+		return a.target_fd == (uint32_t)-1 ? 0 : EINVAL;
 	case BPF_MAP_CREATE:
 		if (!IN(a.map_type, map_types) || !zero(a.map_name + sizeof(a.map_name), &a + 1))
 			return EINVAL;
