@@ -40,9 +40,9 @@ func (d *decoder) configured(g *bundle, typ uint16, text []byte, called bool) {
 }
 
 // changeOf names a change of audit's configuration: what was done with a rule of our key, or
-// the setting and its value.
+// with one that leaves out records and can have no key, or the setting and its value.
 func changeOf(text []byte) string {
-	op, setting, ours := "", "", false
+	op, setting, ours, keyless := "", "", false, false
 	f := pairs{text}
 	for x, ok := f.next(); ok; x, ok = f.next() {
 		switch key := string(x.key); {
@@ -50,6 +50,9 @@ func changeOf(text []byte) string {
 			op = strings.ReplaceAll(string(x.value), " ", "_")
 		case key == "key":
 			ours = string(x.value) == Key
+			keyless = string(x.value) == "(null)"
+		case key == "list":
+			ours = ours || keyless && string(x.value) == "5" // listExclude
 		case setting == "" && strings.HasPrefix(key, "audit_"):
 			setting = key + "=" + string(x.value)
 		}

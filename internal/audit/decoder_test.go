@@ -506,6 +506,7 @@ func TestOwnChange(t *testing.T) {
 		{`auid=4294967295 ses=4294967295 op=add_rule key="goshawk" list=4 res=1`, true},
 		{`auid=4294967295 ses=4294967295 subj=x op="add rule" key="goshawk" list=4 res=1`, true},
 		{`auid=4294967295 ses=4294967295 op=add_rule key="goshawk" list=4 res=1`, false}, // a third
+		{`auid=4294967295 ses=4294967295 op=add_rule key=(null) list=5 res=1`, false},
 		{`auid=4294967295 ses=4294967295 op=remove_rule key="goshawk" list=4 res=1`, false},
 		{`op=set audit_enabled=0 old=1 auid=4294967295 ses=4294967295 res=1`, false},
 		{`audit_enabled=1 old=0 auid=4294967295 ses=4294967295 res=1`, true},
@@ -515,6 +516,13 @@ func TestOwnChange(t *testing.T) {
 		if own := c.own(changeOf([]byte(r.text))); own != r.own {
 			t.Errorf("%s: ours %v", r.text, own)
 		}
+	}
+	if text := `auid=4294967295 ses=4294967295 op=remove_rule key=(null) list=4 res=1`; changeOf([]byte(text)) != "" {
+		t.Error("a rule on calls without a key is ours")
+	}
+	c.changing("remove_rule")
+	if text := `auid=4294967295 ses=4294967295 op=remove_rule key=(null) list=5 res=1`; !c.own(changeOf([]byte(text))) {
+		t.Error("our rule about records is somebody's")
 	}
 	c.changing("remove_rule")
 	c.changed = c.changed.Add(-2 * ownChangeWait)

@@ -93,7 +93,8 @@ func TestLiveReplace(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, raw := range all {
-			if r, ok := parseRule(raw); ok && r.key() != Key {
+			r, _ := parseRule(raw)
+			if _, _, is := r.ours(); !is {
 				n++
 			}
 		}

@@ -207,23 +207,23 @@ func ownerOf(dir *procfs.Dir, pid uint32) (Owner, bool) {
 	return o, true
 }
 
-// sort tells rules of goshawks from others. Ours say whose they are: each leaves out the
-// process that added it.
+// sort tells rules of goshawks from others. Ours say whose they are.
 func (s *State) sort(all [][]byte, dir *procfs.Dir) {
 	var ours [][]byte
 	alive := uint32(0)
 	marked := false
 	for _, raw := range all {
 		r, ok := parseRule(raw)
-		if !ok || r.key() != Key {
+		pid, mark, is := r.ours()
+		if !ok || !is {
 			s.rules = append(s.rules, raw)
 			continue
 		}
 		ours = append(ours, raw)
-		if f, ok := r.one(onPID); ok && f.op == notEqual {
+		if mark {
 			marked = true
-			if o, ok := ownerOf(dir, f.value); ok && o.Comm == comm(dir) && f.value != uint32(unix.Getpid()) {
-				alive = f.value
+			if o, ok := ownerOf(dir, pid); ok && o.Comm == comm(dir) && pid != uint32(unix.Getpid()) {
+				alive = pid
 			}
 		}
 	}

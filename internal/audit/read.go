@@ -332,7 +332,8 @@ func (s *Source) checkRules() {
 	}
 	ours := 0
 	for _, raw := range present {
-		if r, ok := parseRule(raw); ok && r.key() == Key {
+		r, ok := parseRule(raw)
+		if _, _, is := r.ours(); ok && is {
 			ours++
 		}
 	}

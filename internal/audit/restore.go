@@ -183,7 +183,8 @@ func parseJournal(b []byte) (*journal, error) {
 				return nil, bad
 			}
 			// Only rules that are marked as ours: nobody makes us delete others with this file.
-			if r, ok := parseRule(raw); !ok || r.key() != Key {
+			r, ok := parseRule(raw)
+			if _, _, is := r.ours(); !ok || !is {
 				return nil, bad
 			}
 			j.rules = append(j.rules, raw)
@@ -300,10 +301,9 @@ func left(c *control, pid uint32) (n int, err error) {
 		return 0, fmt.Errorf("list audit rules: %w", err)
 	}
 	for _, raw := range rules {
-		if r, ok := parseRule(raw); ok && r.key() == Key {
-			if f, ok := r.one(onPID); ok && f.op == notEqual && f.value == pid {
-				n++
-			}
+		r, ok := parseRule(raw)
+		if by, marked, is := r.ours(); ok && is && marked && by == pid {
+			n++
 		}
 	}
 	return n, nil

@@ -13,9 +13,10 @@ const Key = "goshawk"
 
 // Numbers of linux/audit.h; a test compares them with that file.
 const (
-	listTask = 1
-	listExit = 4
-	listRing = 7 // AUDIT_FILTER_URING_EXIT, from Linux 5.16
+	listTask    = 1
+	listExit    = 4
+	listExclude = 5 // of records, by their type
+	listRing    = 7 // AUDIT_FILTER_URING_EXIT, from Linux 5.16
 
 	actNever  = 0
 	actAlways = 2
@@ -23,6 +24,7 @@ const (
 	onPID         = 0
 	onUID         = 1
 	onArch        = 11
+	onMsgType     = 12
 	onExit        = 103
 	onSuccess     = 104
 	onWatch       = 105
@@ -349,7 +351,32 @@ func plan(o *Options, self uint32, beside bool) []rule {
 	for i := range all {
 		all[i].fields = append(slices.Clip(all[i].fields), field{onKey, equal, 0, Key})
 	}
+	if len(all) > 0 && !beside {
+		all = append(all, withoutTitles(self))
+	}
 	return all
+}
+
+// withoutTitles keeps the kernel from making PROCTITLE records, of which nothing is read: one
+// in seven of an exec's, one in four of a connect's, each a look into the caller's memory. It
+// holds for whatever rules there are, so only where nobody else owns audit. Such a rule takes
+// no key (audit_filter in kernel/auditfilter.c knows none); the process says whose it is.
+func withoutTitles(self uint32) rule {
+	return rule{what: "leaving out PROCTITLE", list: listExclude, action: actNever,
+		fields: []field{{onPID, notEqual, self, ""}, {onMsgType, equal, typeProctitle, ""}}}
+}
+
+// ours reports whether a goshawk made the rule, and which process that was: each of its rules
+// leaves out the process that added it.
+func (l *loaded) ours() (pid uint32, marked, ok bool) {
+	f, has := l.one(onPID)
+	marked = has && f.op == notEqual
+	if l.list == listExclude {
+		t, is := l.one(onMsgType)
+		ok = marked && is && t == field{onMsgType, equal, typeProctitle, ""} && len(l.fields) == 2 && l.action == actNever
+		return f.value, marked, ok
+	}
+	return f.value, marked, l.key() == Key
 }
 
 // but are the conditions that leave out this process, and users and executables. The first

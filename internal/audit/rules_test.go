@@ -41,7 +41,7 @@ func TestConstants(t *testing.T) {
 		"STATUS_ENABLED": setEnabled, "STATUS_FAILURE": setFailure, "STATUS_PID": setPID,
 		"STATUS_BACKLOG_LIMIT": setBacklog, "STATUS_BACKLOG_WAIT_TIME": setBacklogWait,
 		"FEATURE_BITMAP_BACKLOG_WAIT_TIME": featureBacklogWait, "FAIL_PRINTK": failPrintk, "FAIL_PANIC": failPanic,
-		"FILTER_TASK": listTask, "FILTER_EXIT": listExit, "FILTER_URING_EXIT": listRing,
+		"FILTER_TASK": listTask, "FILTER_EXIT": listExit, "FILTER_EXCLUDE": listExclude, "MSGTYPE": onMsgType, "FILTER_URING_EXIT": listRing,
 		"NEVER": actNever, "ALWAYS": actAlways,
 		"PID": onPID, "UID": onUID, "ARCH": onArch, "EXIT": onExit, "SUCCESS": onSuccess, "WATCH": onWatch,
 		"PERM": onPerm, "DIR": onDir, "EXE": onExe, "ARG0": onArg0, "FILTERKEY": onKey,
@@ -208,6 +208,11 @@ func TestPlan(t *testing.T) {
 	o := Options{Kinds: []event.ID{event.KindExec, event.KindConnect, event.KindBind}, ExcludeUIDs: []uint32{33},
 		ExcludeExes: []string{"/usr/bin/x"}, NoRing: true}
 	rules := plan(&o, 7, false)
+	last := len(rules) - 1
+	if r := &rules[last]; r.list != listExclude || len(r.groups) != 0 {
+		t.Errorf("the last rule is %+v", r)
+	}
+	rules = rules[:last]
 	// For each ABI exec on success, connect and bind in one; and socketcall twice.
 	if len(rules) != 6 || count(rules, "exec") != 2 || count(rules, "connect") != 3 || count(rules, "bind") != 3 || count(rules, "exit") != 0 {
 		t.Errorf("%d rules: %+v", len(rules), rules)
@@ -227,7 +232,7 @@ func TestPlan(t *testing.T) {
 	o = Options{Kinds: []event.ID{event.KindFile}, Watches: []Watch{{Path: "/etc/passwd"}, {Path: "/srv/", Dir: true}, {Path: "/bin/su", Perm: PermExec}},
 		ExcludeDirs: []string{"/srv/log"}}
 	rules = plan(&o, 7, false)
-	if len(rules) != 6 { // two that leave out, four that tell
+	if len(rules) != 7 { // two that leave out, four that tell, and one about records
 		t.Errorf("%d rules: %+v", len(rules), rules)
 	}
 	if r := &rules[0]; r.action != actNever || r.mask.has(int(callNamed("execve").number(abis[0]))) || !r.mask.has(int(callNamed("unlinkat").number(abis[0]))) {
@@ -237,7 +242,7 @@ func TestPlan(t *testing.T) {
 		t.Errorf("forks: %+v", forks)
 	}
 	for _, r := range plan(&Options{}, 7, true) {
-		if r.action == actNever {
+		if r.action == actNever || r.list == listExclude {
 			t.Errorf("beside an owner, rule %s hides something from it", r.what)
 		}
 	}
