@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -87,4 +88,43 @@ var loginsWanted = []string{
 	`user type=USER_LOGIN operation=login account=(invalid\u0020user) address=127.0.0.1 terminal=sshd result=failed path=/usr/sbin/sshd`,
 	`user type=DEL_USER operation=deleting\u0020user\u0020entries account_uid=64111 result=success path=/usr/sbin/userdel`,
 	`user type=DEL_GROUP operation=removing\u0020group\u0020from\u0020/etc/group account_uid=64112 result=success path=/usr/sbin/groupdel`,
+}
+
+// TestLiveServices has a service start and stop as systemd tells it: by messages of libaudit's form
+// (audit_log_user_comm_message(3)), sent to this kernel.
+func TestLiveServices(t *testing.T) {
+	needAudit(t)
+	l := watch(t, Options{Kinds: []event.ID{event.KindUser}})
+	c, err := openControl()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	const said = `unit=%s comm="systemd" exe="/usr/lib/systemd/systemd" hostname=? addr=? terminal=? res=%s`
+	for _, m := range []struct {
+		typ          uint16
+		unit, result string
+	}{{typeServiceStart, "cron", "success"}, {typeServiceStop, "cron", "success"}, {typeServiceStart, `broken@two\x20words`, "failed"}} {
+		if err := c.do(m.typ, append(fmt.Appendf(nil, said, m.unit, m.result), 0), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "three messages", func() bool { return l.seen("user") >= 3 })
+	l.stop()
+	for _, want := range []string{
+		"user type=SERVICE_START operation=start object=cron result=success path=/usr/lib/systemd/systemd comm=systemd fidelity=user uid=0",
+		"user type=SERVICE_STOP operation=stop object=cron result=success",
+		`user type=SERVICE_START operation=start object=broken@two\x20words result=failed`,
+	} {
+		if !slices.ContainsFunc(l.events, func(e event.Event) bool {
+			return e.Head().PID == uint32(os.Getpid()) && e.(*event.User).Message != "" && len(columnErrors(t, e, want)) == 0
+		}) {
+			t.Errorf("nothing like %s", want)
+		}
+	}
+	if t.Failed() {
+		for _, e := range l.events {
+			t.Logf("%.500s", event.AppendJSON(nil, e))
+		}
+	}
 }

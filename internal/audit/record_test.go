@@ -243,6 +243,7 @@ func FuzzDecoder(f *testing.F) {
 		feed := newFeed(t, decoderOptions{
 			FDPath: func(uint32, int32, string, uint64) string { return "/fd" },
 			Thread: func(tid uint32) threadAnswer { return threadAnswer(tid % 3) },
+			Own:    func(change string) bool { return len(change)%2 == 1 },
 		})
 		for line := range bytes.SplitSeq(b, []byte("\n")) {
 			if len(line) < 2 {
