@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -160,6 +161,7 @@ func (a *auditd) start(ctx context.Context) error {
 		{"auditctl", "--reset-lost"},
 		{"auditctl", "-a", "always,exit", "-F", "arch=b64",
 			"-S", "execve,execveat,connect,accept,accept4,bind", "-k", "goshawk-bench"},
+		{"auditctl", "-w", a.bench.watched(), "-p", "wa", "-k", "goshawk-bench"},
 	} {
 		if err := command(ctx, args...); err != nil {
 			return err
@@ -202,18 +204,33 @@ func kauditd() int {
 	return 0
 }
 
+// sendingTime is kauditd's CPU time, 0 where it is none of tasks.
+func sendingTime(tasks []int) time.Duration {
+	k := kauditd()
+	if !slices.Contains(tasks, k) {
+		return 0
+	}
+	d, err := cpuOf([]int{k})
+	if err != nil {
+		return 0
+	}
+	return d
+}
+
 func (a *auditd) tasks() []int { return a.pids }
 
 // told reads the log once for each load: one SYSCALL record is one event.
-func (a *auditd) told(ctx context.Context, l load) (tally, error) {
+func (a *auditd) told(ctx context.Context, l load, n int) (tally, error) {
 	var t tally
-	var exe string
+	exe := a.bench.program(l)
 	var calls []string
 	switch l {
 	case process: // exec; auditd has no forks and no exits
-		exe, calls, t.generated = a.bench.nothing(), []string{"execve", "execveat"}, a.bench.count
+		exe, calls, t.generated = a.bench.starts(l), []string{"execve", "execveat"}, n
 	case connection: // connect and accept; auditd has no closes
-		exe, calls, t.generated = a.bench.load(), []string{"connect", "accept", "accept4"}, 2*a.bench.count
+		calls, t.generated = []string{"connect", "accept", "accept4"}, 2*n
+	case storm:
+		calls, t.generated = []string{"execve", "connect", "open", "openat"}, a.bench.stormEvents(n)
 	default:
 		return t, nil
 	}

@@ -38,6 +38,8 @@ type options struct {
 	getpids int
 	workers int
 	idle    int
+	storm   int
+	loads   string
 	sides   string
 	binary  string
 	out     string
@@ -50,6 +52,8 @@ func run(ctx context.Context) error {
 	flag.IntVar(&o.getpids, "getpids", 5_000_000, "getpid calls in one turn")
 	flag.IntVar(&o.workers, "workers", 4, "processes that make the load")
 	flag.IntVar(&o.idle, "idle", 10, "seconds that goshawk is watched doing nothing")
+	flag.IntVar(&o.storm, "storm", 0, "seconds that the workers start processes, connect and write to watched files as fast as they can, where audit tells of it; 0 is none")
+	flag.StringVar(&o.loads, "loads", "", "what is put on the sides, of process, connection, steady, getpid and storm; all when empty")
 	flag.StringVar(&o.sides, "sides", "bare,goshawk,goshawk-processes,goshawk-audit,auditd", "who has a turn; bare always has")
 	flag.StringVar(&o.binary, "goshawk", "", "goshawk binary to measure; built from this tree when empty")
 	flag.StringVar(&o.out, "out", "", "file to write the report to, in Markdown")
@@ -120,18 +124,35 @@ type bench struct {
 	turns int
 }
 
-func (b *bench) load() string    { return filepath.Join(b.dir, "load") }
-func (b *bench) nothing() string { return filepath.Join(b.dir, "nothing") }
+// program and starts are what puts a load on the host, and what that starts: of each load
+// another name, by which its events are told apart.
+func (b *bench) program(l load) string { return filepath.Join(b.dir, string(l)) }
+func (b *bench) starts(l load) string  { return filepath.Join(b.dir, string(l)+"-starts") }
+
+// watched is the directory that the storm writes to.
+func (b *bench) watched() string { return filepath.Join(b.dir, "watched") }
 
 // build compiles the load, and goshawk when none was given.
 func (b *bench) build(ctx context.Context) error {
 	for _, args := range [][]string{
-		{"gcc", "-O2", "-Wall", "-static", "-o", b.load(), "bench/load.c"},
-		{"gcc", "-Os", "-Wall", "-static", "-nostdlib", "-o", b.nothing(), "bench/nothing.c"},
+		{"gcc", "-O2", "-Wall", "-static", "-o", b.program(process), "bench/load.c"},
+		{"gcc", "-Os", "-Wall", "-static", "-nostdlib", "-o", b.starts(process), "bench/nothing.c"},
+		{"gcc", "-O2", "-Wall", "-static", "-o", b.program(storm), "internal/audit/testdata/storm.c"}, // which starts itself
 	} {
 		if err := command(ctx, args...); err != nil {
 			return err
 		}
+	}
+	for _, l := range loads {
+		if l == process || l == storm {
+			continue
+		}
+		if err := errors.Join(os.Link(b.program(process), b.program(l)), os.Link(b.starts(process), b.starts(l))); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(b.watched(), 0o755); err != nil {
+		return err
 	}
 	if b.binary != "" || !strings.Contains(b.sides, "goshawk") {
 		return nil
@@ -151,7 +172,7 @@ func (b *bench) choose() error {
 		case "goshawk-processes":
 			b.order = append(b.order, &goshawk{title: name, bench: b, kinds: "exec,fork,exit"})
 		case "goshawk-audit":
-			b.order = append(b.order, &goshawk{title: name, bench: b, kinds: "exec,connect,accept,bind", audit: true})
+			b.order = append(b.order, &goshawk{title: name, bench: b, kinds: "exec,connect,accept,bind,file", audit: true})
 		case "auditd":
 			b.order = append(b.order, &auditd{bench: b})
 		default:

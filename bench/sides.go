@@ -21,14 +21,14 @@ func (*bare) start(context.Context) error { return nil }
 func (*bare) tasks() []int                { return nil }
 func (*bare) stop() error                 { return nil }
 
-func (*bare) told(context.Context, load) (tally, error) { return tally{}, nil }
+func (*bare) told(context.Context, load, int) (tally, error) { return tally{}, nil }
 
 // goshawk is `goshawk run`, its stream written to /dev/null and its store kept.
 type goshawk struct {
 	bench *bench
 	title string
 	kinds string // empty: all
-	audit bool   // its source is audit, with the rules that auditd has
+	audit bool   // its source is audit, with the rules that auditd has; it keeps what it is told, once, as auditd does
 	cmd   *exec.Cmd
 	root  string
 }
@@ -44,9 +44,17 @@ func (g *goshawk) start(ctx context.Context) error {
 	if g.audit {
 		source = "audit"
 	}
-	args := []string{"run", "--source", source, "--format", "json", "--root-dir", g.root}
+	args := []string{"run", "--source", source, "--root-dir", g.root}
+	if g.audit {
+		args = append(args, "--quiet")
+	} else {
+		args = append(args, "--format", "json")
+	}
 	if g.kinds != "" {
 		args = append(args, "--kinds", g.kinds)
+	}
+	if g.audit {
+		args = append(args, "--watch", g.bench.watched()+"/%%")
 	}
 	g.cmd = exec.Command(g.bench.binary, args...)
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
@@ -104,27 +112,36 @@ func (g *goshawk) tasks() []int {
 }
 
 // told asks the running agent, as a user would.
-func (g *goshawk) told(ctx context.Context, l load) (tally, error) {
-	nothing, load := quote(g.bench.nothing()), quote(g.bench.load())
+func (g *goshawk) told(ctx context.Context, l load, n int) (tally, error) {
+	nothing, load := quote(g.bench.starts(l)), quote(g.bench.program(l))
 	switch {
+	case l == storm && g.audit:
+		return g.count(ctx, g.bench.stormEvents(n), "'exec', 'connect', 'file', 'unknown'",
+			"SELECT (SELECT count(*) FROM exec_events WHERE time > 0 AND path = "+load+")"+
+				" + (SELECT count(*) FROM network_events WHERE time > 0 AND path = "+load+")"+
+				" + (SELECT count(*) FROM filesystem_events WHERE time > 0 AND path = "+load+")")
 	case l == process && g.audit:
-		return g.count(ctx, g.bench.count, "'exec'", "SELECT count(*) FROM exec_events WHERE time > 0 AND path = "+nothing)
+		return g.count(ctx, n, "'exec'", "SELECT count(*) FROM exec_events WHERE time > 0 AND path = "+nothing)
 	case l == connection && g.audit:
-		return g.count(ctx, 2*g.bench.count, "'connect', 'accept'",
+		return g.count(ctx, 2*n, "'connect', 'accept'",
 			"SELECT count(*) FROM network_events WHERE time > 0 AND path = "+load+" AND kind IN ('connect', 'accept')")
 	case l == process: // exec, fork and exit
-		return g.count(ctx, 3*g.bench.count, "'exec', 'fork', 'exit'",
+		return g.count(ctx, 3*n, "'exec', 'fork', 'exit'",
 			"SELECT (SELECT count(*) FROM exec_events WHERE time > 0 AND path = "+nothing+")"+
 				" + (SELECT count(*) FROM exit_events WHERE time > 0 AND path = "+nothing+")"+
 				" + (SELECT count(DISTINCT child_process_id) FROM fork_events WHERE time > 0 AND child_process_id IN"+
 				" (SELECT process_id FROM exec_events WHERE time > 0 AND path = "+nothing+"))")
 	case l == connection && g.kinds == "": // connect, accept and both closes
-		return g.count(ctx, 4*g.bench.count, "'connect', 'accept', 'close'",
+		return g.count(ctx, 4*n, "'connect', 'accept', 'close'",
 			"SELECT count(*) FROM network_events WHERE time > 0 AND path = "+load+
 				" AND kind IN ('connect', 'accept', 'close')")
 	}
 	return tally{}, nil
 }
+
+// stormEvents is what a storm of n turns makes: a program started, a connect and a file opened in
+// each; and the start of the storm itself and the files made.
+func (b *bench) stormEvents(n int) int { return 3*n + 1 + b.workers }
 
 // count asks how many events were captured, and how many of the same kinds were lost on
 // the way to the store.

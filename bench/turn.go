@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,9 +19,10 @@ const (
 	connection load = "connection"
 	steady     load = "steady" // 20,000 processes and connects a minute
 	getpid     load = "getpid"
+	storm      load = "storm" // all that audit can tell of, as fast as it goes
 )
 
-var loads = []load{process, connection, steady, getpid}
+var loads = []load{process, connection, steady, getpid, storm}
 
 // steadyCount is ten seconds of it.
 const steadyCount = 3330
@@ -33,8 +35,8 @@ type side interface {
 	start(ctx context.Context) error
 	// tasks are the processes that the side consists of, kernel threads among them.
 	tasks() []int
-	// told says what became of the load's events.
-	told(ctx context.Context, l load) (tally, error)
+	// told says what became of the events of a load of n operations.
+	told(ctx context.Context, l load, n int) (tally, error)
 	stop() error
 }
 
@@ -42,6 +44,7 @@ type side interface {
 type cost struct {
 	load  time.Duration // CPU time of the load, all operations
 	agent time.Duration // CPU time of the side's tasks
+	queue time.Duration // of that the time of the kernel thread that sends audit's records
 	wall  time.Duration
 	n     int
 
@@ -111,6 +114,10 @@ func (b *bench) turn(ctx context.Context, s side, round int) (t turn, err error)
 	watch := watchMemory(s.tasks())
 	var known time.Duration
 	for _, l := range loads {
+		if !b.puts(l) || l == storm && (s.name() == "goshawk" || s.name() == "goshawk-processes") {
+			continue
+		}
+		queue := sendingTime(s.tasks())
 		c, err := b.put(ctx, l)
 		if err != nil {
 			return t, err
@@ -120,6 +127,7 @@ func (b *bench) turn(ctx context.Context, s side, round int) (t turn, err error)
 			return t, err
 		}
 		c.agent, spent = after-spent, after
+		c.queue = sendingTime(s.tasks()) - queue
 		t.costs[l] = c
 		known += c.load
 	}
@@ -132,14 +140,18 @@ func (b *bench) turn(ctx context.Context, s side, round int) (t turn, err error)
 			return t, err
 		}
 	}
-	for _, l := range loads {
-		c := t.costs[l]
-		if c.tally, err = s.told(ctx, l); err != nil {
+	for l, c := range t.costs {
+		if c.tally, err = s.told(ctx, l, c.n); err != nil {
 			return t, fmt.Errorf("count what was captured: %w", err)
 		}
 		t.costs[l] = c
 	}
 	return t, nil
+}
+
+// puts reports whether a load is asked for.
+func (b *bench) puts(l load) bool {
+	return (b.loads == "" || slices.Contains(strings.Split(b.loads, ","), string(l))) && (l != storm || b.storm > 0)
 }
 
 // put runs one load to its end.
@@ -148,18 +160,20 @@ func (b *bench) put(ctx context.Context, l load) (cost, error) {
 	args := []string{string(l), strconv.Itoa(b.count), strconv.Itoa(b.workers)}
 	switch l {
 	case process:
-		args = append(args, b.nothing())
+		args = append(args, b.starts(l))
 	case steady:
 		c.n = steadyCount
 		args[1] = strconv.Itoa(c.n)
-		args = append(args, b.nothing())
+		args = append(args, b.starts(l))
 	case connection:
 		args = append(args, strconv.Itoa(1+b.turns%250))
 	case getpid:
 		c.n = b.getpids
 		args[1], args[2] = strconv.Itoa(b.getpids), "1"
+	case storm:
+		args = []string{strconv.Itoa(b.storm), strconv.Itoa(b.workers), b.watched()}
 	}
-	cmd := exec.CommandContext(ctx, b.load(), args...)
+	cmd := exec.CommandContext(ctx, b.program(l), args...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -168,6 +182,9 @@ func (b *bench) put(ctx context.Context, l load) (cost, error) {
 	var cpu, wall int64
 	if _, err := fmt.Sscanf(strings.TrimSpace(string(out)), "%d %d", &cpu, &wall); err != nil {
 		return c, fmt.Errorf("read %q of load %s: %w", out, l, err)
+	}
+	if l == storm { // it says how often it did its turn, and the CPU time
+		c.n, cpu, wall = int(cpu), wall, int64(b.storm)*int64(time.Second)
 	}
 	c.load, c.wall = time.Duration(cpu), time.Duration(wall)
 	return c, nil
