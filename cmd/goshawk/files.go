@@ -100,7 +100,7 @@ func (w *watch) ofFiles(e *event.File) bool {
 // watchFiles puts what a configuration says of files in force.
 func (d *daemon) watchFiles(c *config.Config, f *config.Flags) error {
 	w := d.watch
-	if w.sources == nil || w.sources.ebpf == nil {
+	if w.sources == nil {
 		return nil
 	}
 	o := selection.Options{Accesses: c.FileAccesses, Resolve: selection.Resolve}
@@ -123,6 +123,14 @@ func (d *daemon) watchFiles(c *config.Config, f *config.Flags) error {
 		d.warn("file_paths: " + p.Error())
 	}
 	w.files.Store(set)
+	if a := w.sources.audit; a != nil && slices.ContainsFunc(a.Hooks(), func(h event.Hook) bool { return slices.Contains(h.Kinds, event.KindFile) }) {
+		if err := a.Watch(auditWatches(set)); err != nil {
+			return err
+		}
+	}
+	if w.sources.ebpf == nil {
+		return nil
+	}
 	if err := w.sources.ebpf.Watch(set); err != nil {
 		return err
 	}

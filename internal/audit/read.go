@@ -131,6 +131,10 @@ func (s *Source) wait() (ready bool, err error) {
 	if _, err := unix.Poll(fds, int((timeout+time.Millisecond-1)/time.Millisecond)); err != nil && err != unix.EINTR {
 		return false, fmt.Errorf("wait for audit records: %w", err)
 	}
+	if fds[0].Revents != 0 {
+		var count [8]byte
+		_, _ = unix.Read(s.wake, count[:]) // which empties it; nobody else reads
+	}
 	return fds[1].Revents != 0, nil
 }
 
@@ -266,6 +270,7 @@ func (s *Source) every(now time.Time) time.Duration {
 func (s *Source) tend(now time.Time) {
 	l := &s.loop
 	s.overrun.Add(l.missed.settle(now))
+	s.rewatch()
 	if l.asked != 0 {
 		s.yield(now, l.asked)
 		l.asked = 0

@@ -36,6 +36,7 @@ type Source struct {
 	mu      sync.Mutex
 	how     Case     // as it is now
 	refused []string // by group: why its rules are not there, "" when they are
+	watches *[]Watch // to be put in force by Run; nil: those of opt are
 
 	closed   sync.Once
 	closeErr error
@@ -336,6 +337,66 @@ func (s *Source) install(j *journal, beside bool) error {
 	return nil
 }
 
+// Watch puts other files in the place of Options.Watches. Run changes the rules, soon. It may be
+// called from any goroutine, before Run or while it runs.
+func (s *Source) Watch(watches []Watch) error {
+	if err := (&Options{Watches: watches}).Check(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.watches = &watches
+	s.mu.Unlock()
+	s.interrupt()
+	return nil
+}
+
+// rewatch does what Watch has asked for: rules that stay are not touched. An exclusion must stand
+// before what it excludes: when there is a new one, all rules are made anew.
+func (s *Source) rewatch() {
+	s.mu.Lock()
+	watches := s.watches
+	s.watches = nil
+	s.mu.Unlock()
+	if watches == nil {
+		return
+	}
+	s.opt.Watches = *watches
+	j := s.journal
+	if j == nil { // beside an owner, or a mere reader: there are no rules
+		return
+	}
+	old := slices.Clone(j.rules)
+	had := func(raw []byte) bool {
+		return slices.ContainsFunc(old, func(o []byte) bool { return slices.Equal(o, raw) })
+	}
+	rules := s.plan(j, s.how == CaseBeside)
+	fresh := slices.Clone(j.rules)
+	anew := false
+	for i := range rules {
+		anew = anew || rules[i].list != listExclude && rules[i].action == actNever && !had(fresh[i])
+	}
+	gone := slices.DeleteFunc(slices.Clone(old), func(raw []byte) bool {
+		return !anew && slices.ContainsFunc(fresh, func(f []byte) bool { return slices.Equal(f, raw) })
+	})
+	j.rules = append(slices.Clone(fresh), gone...)
+	if err := j.write(); err != nil {
+		s.tell("audit: other files cannot be watched: %v", err)
+		j.rules = old
+		return
+	}
+	if errs := deleteRules(s.c, gone); len(errs) > 0 {
+		s.tell("audit: %v", errors.Join(errs...))
+	}
+	refused, _ := s.add(rules, j) // the first of j.rules; whether exe can be a condition is known by now
+	j.rules = fresh
+	if err := j.write(); err != nil { // the one before names these, too
+		s.tell("audit: %v", err)
+	}
+	s.mu.Lock()
+	s.refused = refused
+	s.mu.Unlock()
+}
+
 func (s *Source) plan(j *journal, beside bool) []rule {
 	rules := plan(&s.opt, s.self, beside)
 	j.rules = j.rules[:0]
@@ -357,7 +418,7 @@ func (s *Source) add(rules []rule, j *journal) ([]string, error) {
 		if err == unix.EINVAL && r.action == actAlways && len(s.opt.ExcludeExes) > 0 && !s.opt.exesByRule {
 			return nil, errNoExeCondition
 		}
-		if err == nil {
+		if err == nil || err == unix.EEXIST { // of ours: nobody else's leaves out this process
 			for _, g := range r.groups {
 				works[g] = true
 			}
