@@ -21,18 +21,22 @@ type guest struct {
 	version string // as fetch.sh does
 	arch    string
 	object  string // of BPF programs, where it is not the best
-	run     string // the only tests of internal/sensor that run there
+	run     string // the only tests that run there, where it is for these alone,
+	of      string // of these packages, with commas
+	line    string // what its kernel is told on its command line, beside what all are
 }
 
 var guests = []guest{
-	{"5.10", "5.10", "amd64", "", ""},
-	{"5.10-legacy", "5.10", "amd64", "legacy", ""},
-	{"5.10-x32", "5.10-x32", "amd64", "", "^TestLiveWays$/./^x32$"}, // cloud kernels lack that ABI
-	{"6.1", "6.1", "amd64", "", ""},
-	{"6.1-legacy", "6.1", "amd64", "legacy", ""},
-	{"6.12", "6.12", "amd64", "", ""},
-	{"newest", "newest", "amd64", "", ""},
-	{"arm64", "6.12", "arm64", "", ""},
+	{name: "5.10", version: "5.10", arch: "amd64"},
+	{name: "5.10-legacy", version: "5.10", arch: "amd64", object: "legacy"},
+	// Cloud kernels lack that ABI.
+	{name: "5.10-x32", version: "5.10-x32", arch: "amd64", run: "^TestLiveWays$/./^x32$", of: "./internal/sensor"},
+	{name: "6.1", version: "6.1", arch: "amd64"},
+	{name: "6.1-legacy", version: "6.1", arch: "amd64", object: "legacy"},
+	{name: "6.1-noaudit", version: "6.1", arch: "amd64", run: "^TestLiveWithoutAudit$", of: "./internal/audit,./cmd/goshawk", line: "audit=0"},
+	{name: "6.12", version: "6.12", arch: "amd64"},
+	{name: "newest", version: "newest", arch: "amd64"},
+	{name: "arm64", version: "6.12", arch: "arm64"},
 }
 
 // oldest is the guest that also pretends to be older than it is.
@@ -109,7 +113,7 @@ func (g *guest) boot(t *testing.T, kernel, initrd string, more ...string) run {
 	// no_timer_check: early in its boot a kernel counts ticks while it spins, and panics when a busy host let
 	// the emulation wait meanwhile (arch/x86/kernel/apic/io_apic.c, timer_irq_works()).
 	args = append(args, "-append", "console="+m.console+" loglevel=6 lsm=lockdown,bpf random.trust_cpu=on syscall.x32=y no_timer_check "+
-		"panic=-1 oops=panic watchdog_thresh=30 softlockup_panic=1 kernel.softlockup_all_cpu_backtrace=1")
+		"panic=-1 oops=panic watchdog_thresh=30 softlockup_panic=1 kernel.softlockup_all_cpu_backtrace=1 "+g.line)
 	args = append(args, more...)
 	ctx, cancel := context.WithTimeout(context.Background(), guestTimeout)
 	defer cancel()

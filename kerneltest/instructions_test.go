@@ -29,7 +29,7 @@ var costLine = regexp.MustCompile(`(?m)^=== cost (\S+) (\S+) (\S+) (\S+)$`)
 // countInstructions runs where QEMU counts instructions as time, so that the figures are the
 // same in every run. A system call that nobody watches must cost what it costs without goshawk.
 func countInstructions(t *testing.T) {
-	g := guest{instructions, "6.1", "amd64", "", ""}
+	g := guest{name: instructions, version: "6.1", arch: "amd64"}
 	_, kernel := g.image(t)
 	dir := t.TempDir()
 	f := newTree(t, g.arch, "instructions-init")

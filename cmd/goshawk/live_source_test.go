@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,6 +119,62 @@ func TestLiveSources(t *testing.T) {
 	after := audit.Look(procfs.At(""))
 	check(t, "audit afterwards", []any{after.Case, after.Enabled, after.Rules, after.Failure, after.BacklogLimit},
 		[]any{before.Case, before.Enabled, before.Rules, before.Failure, before.BacklogLimit})
+}
+
+// TestLiveWithoutAudit is on a kernel that has no audit, or was told to have none: what eBPF does
+// works, and a line says what is not told.
+func TestLiveWithoutAudit(t *testing.T) {
+	needRoot(t)
+	var without *audit.Unsupported
+	if s := audit.Look(procfs.At("")); !errors.As(s.Err, &without) {
+		t.Skip("needs a kernel without audit, or booted with audit=0 (make test-kernels K=6.1-noaudit)")
+	}
+	const why = "use audit: this kernel has no audit subsystem, or was booted with audit=0: protocol not supported"
+	r := checked(t, 0)
+	check(t, "audit", []any{r.Audit.Case, r.Audit.Advice, r.Source}, []any{audit.CaseNone, []string{why}, "ebpf"})
+	text, err := exec.Command("goshawk", "check").Output()
+	if err != nil || !strings.Contains(string(text), why) {
+		t.Errorf("check: %v\n%s", err, text)
+	}
+	for _, c := range []struct {
+		name string
+		args []string
+		says string // on standard error, before it is ready
+	}{
+		{"auto", nil, ""},
+		{"auto, asked by name", []string{"--kinds", "exec,user"}, "goshawk: source: ebpf without user: " + why + "\n"},
+		{"both", []string{"--source", "both", "--kinds", "exec,user,policy"}, "goshawk: source: ebpf without user, policy: " + why + "\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := startRun(t, t.TempDir(), append([]string{"--format", "json", "--source", "auto"}, c.args...)...)
+			child := exec.Command("/bin/true")
+			if err := child.Run(); err != nil {
+				t.Fatal(err)
+			}
+			l.eventually(fmt.Sprintf("SELECT count(*) AS n FROM exec_events WHERE pid = %d AND source = 'ebpf'", child.Process.Pid), "n\n1\n")
+			code, stderr := l.stop(os.Interrupt)
+			if code != 0 || !strings.HasPrefix(stderr, c.says+"ready: source=ebpf ") {
+				t.Errorf("exit code %d, want %q first in:\n%s", code, c.says, stderr)
+			}
+		})
+	}
+	for _, c := range []struct {
+		name string
+		args []string
+		says string
+	}{
+		{"audit", []string{"--source", "audit"}, "goshawk: " + why + "\n"},
+		{"what audit alone tells", []string{"--kinds", "user"}, "goshawk: " + why + "\n"},
+		{"nor eBPF", append(noHook(), "--kinds", "exec"), "; nor can audit: " + why + "\n"},
+	} {
+		var stderr strings.Builder
+		cmd := exec.Command("goshawk", append([]string{"run", "--root-dir", t.TempDir()}, c.args...)...)
+		cmd.Stderr = &stderr
+		cmd.Run()
+		if code := cmd.ProcessState.ExitCode(); code != exitUnsupported || strings.Count(stderr.String(), "\n") != 1 || !strings.HasSuffix(stderr.String(), c.says) {
+			t.Errorf("%s: exit code %d, want %q: %s", c.name, code, c.says, &stderr)
+		}
+	}
 }
 
 func TestLiveNoSource(t *testing.T) {

@@ -97,7 +97,7 @@ func (o *runOptions) openSources(fs procfs.FS, bootID string, tell func(string))
 		return s, nil
 	case err == nil:
 		return s, nil
-	case s.ebpf != nil && o.source == "auto":
+	case s.ebpf != nil:
 		if !quiet {
 			tell(fmt.Sprintf("source: ebpf without %s: %s", kindList(kinds), oneLine(err)))
 		}

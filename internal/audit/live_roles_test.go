@@ -292,3 +292,30 @@ func tellAudit(t testing.TB, text string) {
 		t.Fatal(err)
 	}
 }
+
+// TestLiveWithoutAudit is on a kernel that was told to have none.
+func TestLiveWithoutAudit(t *testing.T) {
+	c, err := openControl()
+	if err == nil {
+		c.close()
+		t.Skip("needs a kernel without audit, or booted with audit=0 (make test-kernels K=6.1-noaudit)")
+	}
+	s := Look(procfs.At(""))
+	var without *Unsupported
+	if s.Case != CaseNone || !errors.As(s.Err, &without) || !errors.Is(s.Err, unix.EPROTONOSUPPORT) {
+		t.Errorf("found %+v", s)
+	}
+	if lines := s.Lines(); len(lines) != 1 || lines[0] != "use audit: this kernel has no audit subsystem, or was booted with audit=0: protocol not supported" {
+		t.Errorf("lines %q", lines)
+	}
+	dir := t.TempDir()
+	if s, err := Open(testOptions(t, Options{StateDir: dir})); err == nil {
+		s.Close()
+		t.Error("it opens")
+	} else if !errors.As(err, &without) {
+		t.Errorf("it opens with %v", err)
+	}
+	if files, _ := os.ReadDir(dir); len(files) != 0 {
+		t.Errorf("left in the state directory: %v", files)
+	}
+}
