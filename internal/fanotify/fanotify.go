@@ -97,13 +97,10 @@ type system struct {
 	kind   string
 	fd     int // a directory of it
 	at     procfs.MountPoint
-	views  []view
+	views  selection.Views
 	dirs   map[string]*directory
 	set    *selection.Set // that directory.inside is about
 }
-
-// view is where a part of a file system is seen.
-type view struct{ root, path string }
 
 // directory is what is known of one, by its handle.
 type directory struct {
@@ -210,8 +207,8 @@ func (r *Reader) Remount() error {
 	return nil
 }
 
-// pseudo are file systems whose files are the kernel's own doings.
-var pseudo = []string{"proc", "sysfs", "cgroup", "cgroup2", "devpts", "securityfs", "debugfs", "tracefs", "bpf", "pstore",
+// Pseudo are file systems whose files are the kernel's own doings.
+var Pseudo = []string{"proc", "sysfs", "cgroup", "cgroup2", "devpts", "securityfs", "debugfs", "tracefs", "bpf", "pstore",
 	"mqueue", "configfs", "fusectl", "binfmt_misc", "autofs", "rpc_pipefs", "nsfs", "efivarfs", "selinuxfs", "hugetlbfs"}
 
 // mark marks the file systems on which something may be selected, and lets go of the others.
@@ -221,14 +218,14 @@ func (r *Reader) mark(set *selection.Set, again bool) error {
 		return err
 	}
 	needed := map[[8]byte]bool{}
-	views := map[string][]view{} // by device
-	top := map[string]int{}      // of those at one place the last one is seen
+	views := map[string]selection.Views{} // by device
+	top := map[string]int{}               // of those at one place the last one is seen
 	for i, p := range points {
 		top[p.Path] = i
 	}
 	for i, p := range points {
 		if top[p.Path] == i {
-			views[p.Device] = append(views[p.Device], view{p.Root, p.Path})
+			views[p.Device] = append(views[p.Device], selection.View{Root: p.Root, Path: p.Path})
 		}
 	}
 	// What is written to an overlay, as containers have, is written to its upper directory, and
@@ -244,15 +241,15 @@ func (r *Reader) mark(set *selection.Set, again bool) error {
 				under = j
 			}
 		}
-		if under >= 0 && !slices.Contains(pseudo, points[under].Type) {
+		if under >= 0 && !slices.Contains(Pseudo, points[under].Type) {
 			u := points[under]
 			through[under], through[i] = true, true
-			views[u.Device] = append(views[u.Device], view{path.Join(u.Root, strings.TrimPrefix(p.Upper, strings.TrimSuffix(u.Path, "/"))), p.Path})
+			views[u.Device] = append(views[u.Device], selection.View{Root: path.Join(u.Root, strings.TrimPrefix(p.Upper, strings.TrimSuffix(u.Path, "/"))), Path: p.Path})
 		}
 	}
 	var blind []string
 	for i, p := range points {
-		if top[p.Path] != i || slices.Contains(pseudo, p.Type) || !set.Touches(p.Path) && !through[i] || p.Upper != "" && through[i] {
+		if top[p.Path] != i || slices.Contains(Pseudo, p.Type) || !set.Touches(p.Path) && !through[i] || p.Upper != "" && through[i] {
 			continue
 		}
 		fsid, err := r.add(p, views[p.Device], needed, again)
@@ -275,7 +272,7 @@ func (r *Reader) mark(set *selection.Set, again bool) error {
 }
 
 // add marks the file system that is mounted at p.
-func (r *Reader) add(p procfs.MountPoint, views []view, done map[[8]byte]bool, again bool) (fsid [8]byte, err error) {
+func (r *Reader) add(p procfs.MountPoint, views selection.Views, done map[[8]byte]bool, again bool) (fsid [8]byte, err error) {
 	fd, err := unix.Open(p.Path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return fsid, err // a file that is mounted, or a place that nobody can reach
@@ -308,7 +305,7 @@ func (r *Reader) add(p procfs.MountPoint, views []view, done map[[8]byte]bool, a
 		s.fd, fd = fd, -1
 		s.at = p
 	}
-	slices.SortStableFunc(views, func(a, b view) int { return len(a.root) - len(b.root) })
+	views.Sort()
 	if !slices.Equal(s.views, views) {
 		s.views, s.set = views, nil
 	}
@@ -385,7 +382,7 @@ func (r *Reader) learn(s *system, handle, path string) *directory {
 		r.forgetDirs(s)
 	}
 	d := &directory{path: path}
-	d.inside = r.inside(s, path)
+	d.inside = s.views.Inside(s.set, path)
 	s.dirs[handle] = d
 	return d
 }
@@ -397,29 +394,8 @@ func (r *Reader) apply(s *system, set *selection.Set) {
 	}
 	s.set = set
 	for _, d := range s.dirs {
-		d.inside = r.inside(s, d.path)
+		d.inside = s.views.Inside(s.set, d.path)
 	}
-}
-
-func (r *Reader) inside(s *system, path string) bool {
-	for _, v := range s.views {
-		if p, ok := v.show(path); ok && s.set.Inside(p) {
-			return true
-		}
-	}
-	return false
-}
-
-// show is what a path from the root of the file system is in this view.
-func (v *view) show(name string) (string, bool) {
-	switch {
-	case !selection.Within(name, v.root):
-		return "", false
-	case v.root == "/" && v.path == "/":
-		return name, true
-	}
-	rest := strings.TrimPrefix(name, strings.TrimSuffix(v.root, "/"))
-	return path.Join(v.path, rest), true
 }
 
 // look asks the kernel what a directory is called from the root of its file system.

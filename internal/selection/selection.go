@@ -57,6 +57,8 @@ type Prefix struct {
 	Path string // whole names, without a slash at the end but for the root
 	// Whole says that all below, and nothing else, is meant; of an exclusion alone.
 	Whole, Exclude bool
+	// Depth is how many names below Path what is selected may have; 0 is any number.
+	Depth int
 }
 
 // node is a place between two names of patterns.
@@ -102,8 +104,26 @@ func Compile(o Options) (*Set, []error) {
 		add(&s.exclude, r, true)
 	}
 	slices.SortFunc(s.prefixes, func(a, b Prefix) int { return strings.Compare(a.Path, b.Path) })
-	s.prefixes = slices.Compact(s.prefixes)
+	s.prefixes = compact(s.prefixes)
 	return s, problems
+}
+
+// compact leaves one of the prefixes that differ in depth alone: the deepest.
+func compact(sorted []Prefix) []Prefix {
+	var out []Prefix
+next:
+	for _, p := range sorted {
+		for i := len(out) - 1; i >= 0 && out[i].Path == p.Path; i-- {
+			if q := &out[i]; q.Exclude == p.Exclude && q.Whole == p.Whole {
+				if q.Depth < p.Depth && q.Depth != 0 || p.Depth == 0 {
+					q.Depth = p.Depth
+				}
+				continue next
+			}
+		}
+		out = append(out, p)
+	}
+	return out
 }
 
 // expand checks a pattern, and replaces its braces and osquery's wildcards.
@@ -250,7 +270,15 @@ func prefixOf(pattern string, exclude bool) Prefix {
 		begin = strings.TrimSuffix(begin, "/")
 	}
 	rest = strings.TrimPrefix(rest, "/")
-	return Prefix{Path: begin, Exclude: exclude, Whole: exclude && rest == "**"}
+	p := Prefix{Path: begin, Exclude: exclude, Whole: exclude && rest == "**"}
+	switch {
+	case strings.Contains(rest, "**"):
+	case rest == "":
+		p.Depth = 1 // what is right in it
+	default:
+		p.Depth = strings.Count(strings.TrimSuffix(rest, "/"), "/") + 2
+	}
+	return p
 }
 
 // add adds a pattern. One without a wildcard at its end is also about what is right in it,

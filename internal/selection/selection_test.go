@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -175,10 +176,33 @@ func FuzzCompile(f *testing.F) {
 		if len(problems) == 0 && s.Empty() {
 			t.Errorf("%q selects nothing, and nobody says so", pattern)
 		}
+		if _, ok := s.Match(name); ok && !slices.ContainsFunc(s.Prefixes(), func(p Prefix) bool {
+			clean := filepath.Clean(name)
+			below := strings.Count(strings.Trim(strings.TrimPrefix(clean, p.Path), "/"), "/") + 1
+			return Within(clean, p.Path) && (p.Depth == 0 || below <= p.Depth || clean == p.Path)
+		}) {
+			t.Errorf("%q selects %q, which is deeper than %v say", pattern, name, s.Prefixes())
+		}
 		if _, ok := s.Match(name); ok && !s.Touches(name) {
 			t.Errorf("%q selects %q, which is below none of %v", pattern, name, s.Prefixes())
 		} else if ok && name != "/" && !s.Inside(filepath.Dir(filepath.Clean(name))) {
 			t.Errorf("%q selects %q, and nothing in its directory", pattern, name)
 		}
 	})
+}
+
+func TestDepth(t *testing.T) {
+	for pattern, want := range map[string]Prefix{
+		"/etc/%%": {Path: "/etc"}, "/etc/passwd": {Path: "/etc/passwd", Depth: 1}, "/srv/www/": {Path: "/srv/www", Depth: 1},
+		"/root/id_%": {Path: "/root", Depth: 2}, "/home/%/.ssh/%": {Path: "/home", Depth: 4}, "/home/%/.ssh/%%": {Path: "/home"}, "/%": {Path: "/", Depth: 2},
+	} {
+		if got := compile(t, Options{Watch: []Rule{{"c", pattern}}}).Prefixes(); len(got) != 1 || got[0] != want {
+			t.Errorf("%s: %v, want %v", pattern, got, want)
+		}
+	}
+	s := compile(t, Options{Watch: []Rule{{"a", "/a/%"}, {"b", "/a/%/%/%"}, {"c", "/b/%%"}, {"d", "/b/%"}}, Exclude: []Rule{{"x", "/a/x%"}}})
+	want := []Prefix{{Path: "/a", Depth: 4}, {Path: "/a", Depth: 2, Exclude: true}, {Path: "/b"}}
+	if got := s.Prefixes(); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
 }
