@@ -42,11 +42,13 @@ var tierNotes = []struct{ tier, how, lost string }{
 	{"tp_btf", "tracepoint of the kernel with typed arguments", "nothing"},
 	{"raw_tp", "the same tracepoint, its arguments read one by one", "nothing"},
 	{"fexit", "return (or entry) of a kernel function below the system call: calls of either width and io_uring's, with the kernel's copy of the address", "nothing"},
+	{"fentry", "entry of a kernel function", "nothing"},
 	{"kprobe", "the same functions by kprobe and kretprobe, which cost more a call", "calls beyond those that a kretprobe has room for at a time"},
 	{"kprobe_late", "as kprobe, of an exec that is done; for kernels before 4.15, where a tracepoint takes one program on the whole machine", "arguments as they were before a tracer had its turn"},
 	{"kprobe_plain", "as kprobe, of the functions behind system calls before 4.17, which are given the arguments themselves", "as kprobe"},
 	{"tracepoint", "exit of the system call; every system call pays for it", "of 32-bit programs, accept, unix sockets and what they are refused (the rest by hooks beside: bpf/way.bpf.h); of io_uring, a further accept by one request, and before 5.19 all but TCP; an address that another thread has changed meanwhile is told as changed"},
 	{"tracepoint_pair", "entry and exit of the system call; every system call pays for both", "as tracepoint"},
+	{"fanotify", "marks on file systems", "who did it beyond the process, which attribute was changed, failures; see [file-integrity.md](file-integrity.md)"},
 	{"cgroup", "programs on the root of cgroup v2", "all, where no cgroup2 can be mounted"},
 }
 
