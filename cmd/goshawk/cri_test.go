@@ -130,7 +130,8 @@ func (c *containerBench) cri(socket string) *engine {
 	}
 	removeAfter(c.t, "/var/log/pods")
 	return &engine{
-		name: "cri",
+		name:  "cri",
+		watch: "/run/containerd/io.containerd.runtime.v2.task/k8s.io/%/rootfs",
 		run: func(t *testing.T, b *box) {
 			b.pod = "pod-" + b.token
 			b.uid = fmt.Sprintf("3f2a91de-%04x-4a0b-9c1d-%012x", b.port, time.Now().UnixNano()&0xffffffffffff)

@@ -40,6 +40,7 @@ type engine struct {
 	// expose runs a container that shares much with its host; nil: not tried.
 	expose func(t *testing.T, b *box)
 	want   map[string]string // columns of each event in its containers; absent: not known there
+	watch  string            // pattern of its containers' root directories on the host; "": their files are not watched
 }
 
 const (
@@ -299,7 +300,8 @@ func (c *containerBench) oci(name string, command0 ...string) *engine {
 			})
 			call(t, "delete", b.name)
 		},
-		want: map[string]string{"image": shopImage},
+		want:  map[string]string{"image": shopImage},
+		watch: c.rootfs,
 	}
 }
 
@@ -334,7 +336,8 @@ func (c *containerBench) docker() *engine {
 		}
 	})
 	return &engine{
-		name: "docker",
+		name:  "docker",
+		watch: c.path("docker/overlay2/%/merged"),
 		run: func(t *testing.T, b *box) {
 			b.id = call(t, "run", "-d", "--name", b.name, "--network", "none", "--label", "app=shop", shopImage, "/entry", b.token, strconv.Itoa(b.port))
 		},
@@ -384,7 +387,8 @@ func (c *containerBench) podman() []*engine {
 		})
 	}
 	alone := &engine{
-		name: "podman",
+		name:  "podman",
+		watch: "/var/lib/containers/storage/overlay/%/merged",
 		run: func(t *testing.T, b *box) {
 			remove(c.t, b)
 			b.id = call(t, "run", "-d", "--name", b.name, "--network", "none", "--label", "app=shop", shopImage, "/entry", b.token, strconv.Itoa(b.port))
@@ -496,7 +500,8 @@ root = %q
 	}
 	command(t, nil, "ctr", "-n", "k8s.io", "image", "import", pause)
 	native := &engine{
-		name: "containerd",
+		name:  "containerd",
+		watch: "/run/containerd/io.containerd.runtime.v2.task/default/%/rootfs",
 		run: func(t *testing.T, b *box) {
 			b.id = b.name
 			c.t.Cleanup(func() {
