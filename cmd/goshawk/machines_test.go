@@ -39,9 +39,12 @@ func (c *containerBench) nspawn() *engine {
 			b.id = b.name
 			root := c.ownRoot(t, b)
 			scope := "machine.slice/machine-" + strings.ReplaceAll(b.name, "-", `\x2d`) + ".scope"
+			// All of them first: no program but systemd-nspawn is executed in the scope.
 			script := `for h in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
-				[ -e $h/cgroup.procs ] || continue
-				mkdir -p "$h/$0" && echo $$ >"$h/$0/cgroup.procs" || exit 1
+				[ ! -e $h/cgroup.procs ] || mkdir -p "$h/$0" || exit 1
+			done
+			for h in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
+				[ ! -e $h/cgroup.procs ] || echo $$ >"$h/$0/cgroup.procs" || exit 1
 			done
 			exec "$@"`
 			background(c.t, c.path(b.name+".log"), "sh", "-c", script, scope, "systemd-nspawn", "--quiet", "--register=no", "--keep-unit",

@@ -165,8 +165,10 @@ func (t *Table) exec(e *event.Exec, in *instance) {
 		return // the runtime on its way in: what it executes next, or its child does, is the container's
 	}
 	t.join(h.PID, h.Start, in)
+	// systemd-nspawn is in the scope itself, and is executed there first.
+	supervised := in.Runtime == Nspawn && in.initPID != 0 && in.initNS == 0
 	switch {
-	case in.initPID == 0 && (in.fresh || h.ContainerPID == 1), in.initNS > 1 && h.ContainerPID == 1:
+	case in.initPID == 0 && (in.fresh || h.ContainerPID == 1), (in.initNS > 1 || supervised) && h.ContainerPID == 1:
 		first := in.initPID == 0
 		in.initPID, in.initStart, in.initNS = h.PID, h.Start, h.ContainerPID
 		t.own(h, in)

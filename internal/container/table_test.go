@@ -336,6 +336,23 @@ func TestNsenter(t *testing.T) {
 	}
 }
 
+// systemd-nspawn is the first program in its scope, and not the container's first process: that
+// is the first of a pid namespace, with which it ends, and by which who comes in is known.
+func TestNspawn(t *testing.T) {
+	p := newPlay(t, Options{})
+	p.mkdir(1, "/")
+	p.mkdir(7, `/machine.slice/machine-web\x2d1.scope`)
+	above := proc{pid: 50, ppid: 9, cgroup: 7}
+	p.exec(above, "systemd-nspawn")
+	first := proc{pid: 60, ppid: 50, cgroup: 7, ns: 9, nspid: 1, entered: true}
+	p.exec(first, "entry")
+	p.is("child", "web-1 web-1", p.exec(proc{pid: 61, ppid: 60, cgroup: 7, ns: 9, nspid: 2}, "true"))
+	p.is("guest", "web-1 web-1", p.exec(proc{pid: 200, ppid: 199, cgroup: 1, ns: 9, nspid: 30, entered: true}, "sh"))
+	p.exit(first, 7)
+	p.exit(above, 0)
+	p.want("create web-1 web-1", "start web-1 web-1 systemd-nspawn", "exec web-1 web-1 sh", "stop web-1 web-1 status=1792")
+}
+
 // A container that ctr has announced is one, although it has a cgroup in two hierarchies.
 func TestDeclaredInBoth(t *testing.T) {
 	p := newPlay(t, Options{})
