@@ -26,6 +26,9 @@
 #include "credential.bpf.h"
 #include "module.bpf.h"
 #include "signal.bpf.h"
+#ifndef LEGACY
+#include "file.bpf.h"
+#endif
 
 /* The kernel lets GPL-compatible programs alone read its memory. */
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -41,6 +44,8 @@ const struct rec_cgroup *keep_cgroup __attribute__((unused));
 const struct rec_act *keep_act __attribute__((unused));
 const struct rec_credential *keep_credential __attribute__((unused));
 const struct rec_signal *keep_signal __attribute__((unused));
+const struct rec_file *keep_file __attribute__((unused));
+const enum file_op *keep_file_op __attribute__((unused));
 const enum act_call *keep_act_call __attribute__((unused));
 const enum cgroup_op *keep_cgroup_op __attribute__((unused));
 const enum flag *keep_flag __attribute__((unused));

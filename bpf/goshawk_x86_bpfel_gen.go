@@ -63,6 +63,30 @@ type GoshawkCounts struct {
 	Sent      uint64
 }
 
+type GoshawkFileOp uint32
+
+const (
+	GoshawkFileOpFILE_CREATE      GoshawkFileOp = 1
+	GoshawkFileOpFILE_OPEN        GoshawkFileOp = 2
+	GoshawkFileOpFILE_TOUCH       GoshawkFileOp = 3
+	GoshawkFileOpFILE_WRITE       GoshawkFileOp = 4
+	GoshawkFileOpFILE_DELETE      GoshawkFileOp = 5
+	GoshawkFileOpFILE_RENAME      GoshawkFileOp = 6
+	GoshawkFileOpFILE_LINK        GoshawkFileOp = 7
+	GoshawkFileOpFILE_SYMLINK     GoshawkFileOp = 8
+	GoshawkFileOpFILE_ATTRIBUTES  GoshawkFileOp = 9
+	GoshawkFileOpFILE_SETXATTR    GoshawkFileOp = 10
+	GoshawkFileOpFILE_REMOVEXATTR GoshawkFileOp = 11
+	GoshawkFileOpFILE_MKDIR       GoshawkFileOp = 12
+)
+
+type GoshawkFileRoot struct {
+	_     structs.HostLayout
+	Inode uint64
+	Dev   uint32
+	Pad   uint32
+}
+
 type GoshawkFlag uint32
 
 const (
@@ -83,6 +107,9 @@ const (
 	GoshawkFlagFLAG_SCRIPT_UNKNOWN GoshawkFlag = 16384
 	GoshawkFlagFLAG_USER_TEXT      GoshawkFlag = 1048576
 	GoshawkFlagFLAG_COMMITTED      GoshawkFlag = 2097152
+	GoshawkFlagFLAG_OTHER_CUT      GoshawkFlag = 4194304
+	GoshawkFlagFLAG_EXCHANGE       GoshawkFlag = 8388608
+	GoshawkFlagFLAG_PIVOT          GoshawkFlag = 16777216
 )
 
 type GoshawkKind uint32
@@ -97,6 +124,7 @@ const (
 	GoshawkKindKIND_LISTEN     GoshawkKind = 7
 	GoshawkKindKIND_CLOSE      GoshawkKind = 8
 	GoshawkKindKIND_DNS        GoshawkKind = 9
+	GoshawkKindKIND_FILE       GoshawkKind = 11
 	GoshawkKindKIND_CREDENTIAL GoshawkKind = 12
 	GoshawkKindKIND_PTRACE     GoshawkKind = 13
 	GoshawkKindKIND_SIGNAL     GoshawkKind = 14
@@ -208,6 +236,20 @@ type GoshawkRecExit struct {
 	Pad     uint32
 }
 
+type GoshawkRecFile struct {
+	_       structs.HostLayout
+	Head    GoshawkRecHead
+	Inode   GoshawkRecInode
+	File    uint64
+	Path    GoshawkSpan
+	Other   GoshawkSpan
+	Text    GoshawkSpan
+	Valid   uint32
+	OldMode uint32
+	Op      uint16
+	Pad     [3]uint16
+}
+
 type GoshawkRecFork struct {
 	_          structs.HostLayout
 	Head       GoshawkRecHead
@@ -241,6 +283,21 @@ type GoshawkRecHead struct {
 	PidNs    uint32
 	Number   uint32
 	Comm     [16]int8
+}
+
+type GoshawkRecInode struct {
+	_     structs.HostLayout
+	Inode uint64
+	Size  uint64
+	Atime uint64
+	Mtime uint64
+	Ctime uint64
+	Dev   uint32
+	Mode  uint32
+	Uid   uint32
+	Gid   uint32
+	Nlink uint32
+	Pad   uint32
 }
 
 type GoshawkRecSignal struct {
@@ -302,6 +359,9 @@ const (
 	GoshawkMapCredentialCalls             = "credential_calls"
 	GoshawkMapCritical                    = "critical"
 	GoshawkMapExecutable                  = "executable"
+	GoshawkMapFileCalls                   = "file_calls"
+	GoshawkMapFileOpens                   = "file_opens"
+	GoshawkMapFileRoots                   = "file_roots"
 	GoshawkMapOwners                      = "owners"
 	GoshawkMapPeers                       = "peers"
 	GoshawkMapTold                        = "told"
@@ -374,6 +434,78 @@ const (
 	GoshawkProgOnExitRawTp                = "on_exit_raw_tp"
 	GoshawkProgOnExitTpBtf                = "on_exit_tp_btf"
 	GoshawkProgOnExitTracepoint           = "on_exit_tracepoint"
+	GoshawkProgOnFileAttributesFentry     = "on_file_attributes_fentry"
+	GoshawkProgOnFileAttributesFexit      = "on_file_attributes_fexit"
+	GoshawkProgOnFileAttributesKprobe     = "on_file_attributes_kprobe"
+	GoshawkProgOnFileAttributesKretprobe  = "on_file_attributes_kretprobe"
+	GoshawkProgOnFileCloseFentry          = "on_file_close_fentry"
+	GoshawkProgOnFileCloseKprobe          = "on_file_close_kprobe"
+	GoshawkProgOnFileCreateFentry         = "on_file_create_fentry"
+	GoshawkProgOnFileCreateFexit          = "on_file_create_fexit"
+	GoshawkProgOnFileCreateKprobe         = "on_file_create_kprobe"
+	GoshawkProgOnFileCreateKretprobe      = "on_file_create_kretprobe"
+	GoshawkProgOnFileLinkFentry           = "on_file_link_fentry"
+	GoshawkProgOnFileLinkFexit            = "on_file_link_fexit"
+	GoshawkProgOnFileLinkKprobe           = "on_file_link_kprobe"
+	GoshawkProgOnFileLinkKretprobe        = "on_file_link_kretprobe"
+	GoshawkProgOnFileMkdirFentry          = "on_file_mkdir_fentry"
+	GoshawkProgOnFileMkdirFexit           = "on_file_mkdir_fexit"
+	GoshawkProgOnFileMkdirKprobe          = "on_file_mkdir_kprobe"
+	GoshawkProgOnFileMkdirKretprobe       = "on_file_mkdir_kretprobe"
+	GoshawkProgOnFileMknodFentry          = "on_file_mknod_fentry"
+	GoshawkProgOnFileMknodFexit           = "on_file_mknod_fexit"
+	GoshawkProgOnFileMknodKprobe          = "on_file_mknod_kprobe"
+	GoshawkProgOnFileMknodKretprobe       = "on_file_mknod_kretprobe"
+	GoshawkProgOnFileMmapFentry           = "on_file_mmap_fentry"
+	GoshawkProgOnFileMmapKprobe           = "on_file_mmap_kprobe"
+	GoshawkProgOnFileMprotectFentry       = "on_file_mprotect_fentry"
+	GoshawkProgOnFileMprotectKprobe       = "on_file_mprotect_kprobe"
+	GoshawkProgOnFileOpenFexit            = "on_file_open_fexit"
+	GoshawkProgOnFileOpenKprobe           = "on_file_open_kprobe"
+	GoshawkProgOnFileRemoveaclFentry      = "on_file_removeacl_fentry"
+	GoshawkProgOnFileRemoveaclFexit       = "on_file_removeacl_fexit"
+	GoshawkProgOnFileRemoveaclKprobe      = "on_file_removeacl_kprobe"
+	GoshawkProgOnFileRemoveaclKretprobe   = "on_file_removeacl_kretprobe"
+	GoshawkProgOnFileRemovexattrFentry    = "on_file_removexattr_fentry"
+	GoshawkProgOnFileRemovexattrFexit     = "on_file_removexattr_fexit"
+	GoshawkProgOnFileRemovexattrKprobe    = "on_file_removexattr_kprobe"
+	GoshawkProgOnFileRemovexattrKretprobe = "on_file_removexattr_kretprobe"
+	GoshawkProgOnFileRenameDoneFexit      = "on_file_rename_done_fexit"
+	GoshawkProgOnFileRenameDoneKprobe     = "on_file_rename_done_kprobe"
+	GoshawkProgOnFileRenameDoneKretprobe  = "on_file_rename_done_kretprobe"
+	GoshawkProgOnFileRenameFentry         = "on_file_rename_fentry"
+	GoshawkProgOnFileRenameFexit          = "on_file_rename_fexit"
+	GoshawkProgOnFileRenameInnerFentry    = "on_file_rename_inner_fentry"
+	GoshawkProgOnFileRenameInnerKprobe    = "on_file_rename_inner_kprobe"
+	GoshawkProgOnFileRenameKprobe         = "on_file_rename_kprobe"
+	GoshawkProgOnFileRenameKretprobe      = "on_file_rename_kretprobe"
+	GoshawkProgOnFileRmdirDoneFexit       = "on_file_rmdir_done_fexit"
+	GoshawkProgOnFileRmdirDoneKprobe      = "on_file_rmdir_done_kprobe"
+	GoshawkProgOnFileRmdirDoneKretprobe   = "on_file_rmdir_done_kretprobe"
+	GoshawkProgOnFileRmdirFentry          = "on_file_rmdir_fentry"
+	GoshawkProgOnFileRmdirFexit           = "on_file_rmdir_fexit"
+	GoshawkProgOnFileRmdirInnerFentry     = "on_file_rmdir_inner_fentry"
+	GoshawkProgOnFileRmdirInnerKprobe     = "on_file_rmdir_inner_kprobe"
+	GoshawkProgOnFileRmdirKprobe          = "on_file_rmdir_kprobe"
+	GoshawkProgOnFileRmdirKretprobe       = "on_file_rmdir_kretprobe"
+	GoshawkProgOnFileSetaclFentry         = "on_file_setacl_fentry"
+	GoshawkProgOnFileSetaclFexit          = "on_file_setacl_fexit"
+	GoshawkProgOnFileSetaclKprobe         = "on_file_setacl_kprobe"
+	GoshawkProgOnFileSetaclKretprobe      = "on_file_setacl_kretprobe"
+	GoshawkProgOnFileSetxattrFentry       = "on_file_setxattr_fentry"
+	GoshawkProgOnFileSetxattrFexit        = "on_file_setxattr_fexit"
+	GoshawkProgOnFileSetxattrKprobe       = "on_file_setxattr_kprobe"
+	GoshawkProgOnFileSetxattrKretprobe    = "on_file_setxattr_kretprobe"
+	GoshawkProgOnFileSymlinkFentry        = "on_file_symlink_fentry"
+	GoshawkProgOnFileSymlinkFexit         = "on_file_symlink_fexit"
+	GoshawkProgOnFileSymlinkKprobe        = "on_file_symlink_kprobe"
+	GoshawkProgOnFileSymlinkKretprobe     = "on_file_symlink_kretprobe"
+	GoshawkProgOnFileUnlinkFentry         = "on_file_unlink_fentry"
+	GoshawkProgOnFileUnlinkFexit          = "on_file_unlink_fexit"
+	GoshawkProgOnFileUnlinkKprobe         = "on_file_unlink_kprobe"
+	GoshawkProgOnFileUnlinkKretprobe      = "on_file_unlink_kretprobe"
+	GoshawkProgOnFileWriteFentry          = "on_file_write_fentry"
+	GoshawkProgOnFileWriteKprobe          = "on_file_write_kprobe"
 	GoshawkProgOnForkRawTp                = "on_fork_raw_tp"
 	GoshawkProgOnForkTpBtf                = "on_fork_tp_btf"
 	GoshawkProgOnForkTracepoint           = "on_fork_tracepoint"
@@ -509,6 +641,10 @@ const (
 	GoshawkVarCgroupPathTold              = "cgroup_path_told"
 	GoshawkVarCgroupTaskRegs              = "cgroup_task_regs"
 	GoshawkVarDnsPort                     = "dns_port"
+	GoshawkVarFileDentry                  = "file_dentry"
+	GoshawkVarFileOther                   = "file_other"
+	GoshawkVarFileRenamedata              = "file_renamedata"
+	GoshawkVarFileResult                  = "file_result"
 	GoshawkVarIteratorSlot                = "iterator_slot"
 	GoshawkVarKeepAct                     = "keep_act"
 	GoshawkVarKeepActCall                 = "keep_act_call"
@@ -518,6 +654,8 @@ const (
 	GoshawkVarKeepDns                     = "keep_dns"
 	GoshawkVarKeepExec                    = "keep_exec"
 	GoshawkVarKeepExit                    = "keep_exit"
+	GoshawkVarKeepFile                    = "keep_file"
+	GoshawkVarKeepFileOp                  = "keep_file_op"
 	GoshawkVarKeepFlag                    = "keep_flag"
 	GoshawkVarKeepFork                    = "keep_fork"
 	GoshawkVarKeepKind                    = "keep_kind"
@@ -646,6 +784,78 @@ type GoshawkProgramSpecs struct {
 	OnExitRawTp                *ebpf.ProgramSpec `ebpf:"on_exit_raw_tp"`
 	OnExitTpBtf                *ebpf.ProgramSpec `ebpf:"on_exit_tp_btf"`
 	OnExitTracepoint           *ebpf.ProgramSpec `ebpf:"on_exit_tracepoint"`
+	OnFileAttributesFentry     *ebpf.ProgramSpec `ebpf:"on_file_attributes_fentry"`
+	OnFileAttributesFexit      *ebpf.ProgramSpec `ebpf:"on_file_attributes_fexit"`
+	OnFileAttributesKprobe     *ebpf.ProgramSpec `ebpf:"on_file_attributes_kprobe"`
+	OnFileAttributesKretprobe  *ebpf.ProgramSpec `ebpf:"on_file_attributes_kretprobe"`
+	OnFileCloseFentry          *ebpf.ProgramSpec `ebpf:"on_file_close_fentry"`
+	OnFileCloseKprobe          *ebpf.ProgramSpec `ebpf:"on_file_close_kprobe"`
+	OnFileCreateFentry         *ebpf.ProgramSpec `ebpf:"on_file_create_fentry"`
+	OnFileCreateFexit          *ebpf.ProgramSpec `ebpf:"on_file_create_fexit"`
+	OnFileCreateKprobe         *ebpf.ProgramSpec `ebpf:"on_file_create_kprobe"`
+	OnFileCreateKretprobe      *ebpf.ProgramSpec `ebpf:"on_file_create_kretprobe"`
+	OnFileLinkFentry           *ebpf.ProgramSpec `ebpf:"on_file_link_fentry"`
+	OnFileLinkFexit            *ebpf.ProgramSpec `ebpf:"on_file_link_fexit"`
+	OnFileLinkKprobe           *ebpf.ProgramSpec `ebpf:"on_file_link_kprobe"`
+	OnFileLinkKretprobe        *ebpf.ProgramSpec `ebpf:"on_file_link_kretprobe"`
+	OnFileMkdirFentry          *ebpf.ProgramSpec `ebpf:"on_file_mkdir_fentry"`
+	OnFileMkdirFexit           *ebpf.ProgramSpec `ebpf:"on_file_mkdir_fexit"`
+	OnFileMkdirKprobe          *ebpf.ProgramSpec `ebpf:"on_file_mkdir_kprobe"`
+	OnFileMkdirKretprobe       *ebpf.ProgramSpec `ebpf:"on_file_mkdir_kretprobe"`
+	OnFileMknodFentry          *ebpf.ProgramSpec `ebpf:"on_file_mknod_fentry"`
+	OnFileMknodFexit           *ebpf.ProgramSpec `ebpf:"on_file_mknod_fexit"`
+	OnFileMknodKprobe          *ebpf.ProgramSpec `ebpf:"on_file_mknod_kprobe"`
+	OnFileMknodKretprobe       *ebpf.ProgramSpec `ebpf:"on_file_mknod_kretprobe"`
+	OnFileMmapFentry           *ebpf.ProgramSpec `ebpf:"on_file_mmap_fentry"`
+	OnFileMmapKprobe           *ebpf.ProgramSpec `ebpf:"on_file_mmap_kprobe"`
+	OnFileMprotectFentry       *ebpf.ProgramSpec `ebpf:"on_file_mprotect_fentry"`
+	OnFileMprotectKprobe       *ebpf.ProgramSpec `ebpf:"on_file_mprotect_kprobe"`
+	OnFileOpenFexit            *ebpf.ProgramSpec `ebpf:"on_file_open_fexit"`
+	OnFileOpenKprobe           *ebpf.ProgramSpec `ebpf:"on_file_open_kprobe"`
+	OnFileRemoveaclFentry      *ebpf.ProgramSpec `ebpf:"on_file_removeacl_fentry"`
+	OnFileRemoveaclFexit       *ebpf.ProgramSpec `ebpf:"on_file_removeacl_fexit"`
+	OnFileRemoveaclKprobe      *ebpf.ProgramSpec `ebpf:"on_file_removeacl_kprobe"`
+	OnFileRemoveaclKretprobe   *ebpf.ProgramSpec `ebpf:"on_file_removeacl_kretprobe"`
+	OnFileRemovexattrFentry    *ebpf.ProgramSpec `ebpf:"on_file_removexattr_fentry"`
+	OnFileRemovexattrFexit     *ebpf.ProgramSpec `ebpf:"on_file_removexattr_fexit"`
+	OnFileRemovexattrKprobe    *ebpf.ProgramSpec `ebpf:"on_file_removexattr_kprobe"`
+	OnFileRemovexattrKretprobe *ebpf.ProgramSpec `ebpf:"on_file_removexattr_kretprobe"`
+	OnFileRenameDoneFexit      *ebpf.ProgramSpec `ebpf:"on_file_rename_done_fexit"`
+	OnFileRenameDoneKprobe     *ebpf.ProgramSpec `ebpf:"on_file_rename_done_kprobe"`
+	OnFileRenameDoneKretprobe  *ebpf.ProgramSpec `ebpf:"on_file_rename_done_kretprobe"`
+	OnFileRenameFentry         *ebpf.ProgramSpec `ebpf:"on_file_rename_fentry"`
+	OnFileRenameFexit          *ebpf.ProgramSpec `ebpf:"on_file_rename_fexit"`
+	OnFileRenameInnerFentry    *ebpf.ProgramSpec `ebpf:"on_file_rename_inner_fentry"`
+	OnFileRenameInnerKprobe    *ebpf.ProgramSpec `ebpf:"on_file_rename_inner_kprobe"`
+	OnFileRenameKprobe         *ebpf.ProgramSpec `ebpf:"on_file_rename_kprobe"`
+	OnFileRenameKretprobe      *ebpf.ProgramSpec `ebpf:"on_file_rename_kretprobe"`
+	OnFileRmdirDoneFexit       *ebpf.ProgramSpec `ebpf:"on_file_rmdir_done_fexit"`
+	OnFileRmdirDoneKprobe      *ebpf.ProgramSpec `ebpf:"on_file_rmdir_done_kprobe"`
+	OnFileRmdirDoneKretprobe   *ebpf.ProgramSpec `ebpf:"on_file_rmdir_done_kretprobe"`
+	OnFileRmdirFentry          *ebpf.ProgramSpec `ebpf:"on_file_rmdir_fentry"`
+	OnFileRmdirFexit           *ebpf.ProgramSpec `ebpf:"on_file_rmdir_fexit"`
+	OnFileRmdirInnerFentry     *ebpf.ProgramSpec `ebpf:"on_file_rmdir_inner_fentry"`
+	OnFileRmdirInnerKprobe     *ebpf.ProgramSpec `ebpf:"on_file_rmdir_inner_kprobe"`
+	OnFileRmdirKprobe          *ebpf.ProgramSpec `ebpf:"on_file_rmdir_kprobe"`
+	OnFileRmdirKretprobe       *ebpf.ProgramSpec `ebpf:"on_file_rmdir_kretprobe"`
+	OnFileSetaclFentry         *ebpf.ProgramSpec `ebpf:"on_file_setacl_fentry"`
+	OnFileSetaclFexit          *ebpf.ProgramSpec `ebpf:"on_file_setacl_fexit"`
+	OnFileSetaclKprobe         *ebpf.ProgramSpec `ebpf:"on_file_setacl_kprobe"`
+	OnFileSetaclKretprobe      *ebpf.ProgramSpec `ebpf:"on_file_setacl_kretprobe"`
+	OnFileSetxattrFentry       *ebpf.ProgramSpec `ebpf:"on_file_setxattr_fentry"`
+	OnFileSetxattrFexit        *ebpf.ProgramSpec `ebpf:"on_file_setxattr_fexit"`
+	OnFileSetxattrKprobe       *ebpf.ProgramSpec `ebpf:"on_file_setxattr_kprobe"`
+	OnFileSetxattrKretprobe    *ebpf.ProgramSpec `ebpf:"on_file_setxattr_kretprobe"`
+	OnFileSymlinkFentry        *ebpf.ProgramSpec `ebpf:"on_file_symlink_fentry"`
+	OnFileSymlinkFexit         *ebpf.ProgramSpec `ebpf:"on_file_symlink_fexit"`
+	OnFileSymlinkKprobe        *ebpf.ProgramSpec `ebpf:"on_file_symlink_kprobe"`
+	OnFileSymlinkKretprobe     *ebpf.ProgramSpec `ebpf:"on_file_symlink_kretprobe"`
+	OnFileUnlinkFentry         *ebpf.ProgramSpec `ebpf:"on_file_unlink_fentry"`
+	OnFileUnlinkFexit          *ebpf.ProgramSpec `ebpf:"on_file_unlink_fexit"`
+	OnFileUnlinkKprobe         *ebpf.ProgramSpec `ebpf:"on_file_unlink_kprobe"`
+	OnFileUnlinkKretprobe      *ebpf.ProgramSpec `ebpf:"on_file_unlink_kretprobe"`
+	OnFileWriteFentry          *ebpf.ProgramSpec `ebpf:"on_file_write_fentry"`
+	OnFileWriteKprobe          *ebpf.ProgramSpec `ebpf:"on_file_write_kprobe"`
 	OnForkRawTp                *ebpf.ProgramSpec `ebpf:"on_fork_raw_tp"`
 	OnForkTpBtf                *ebpf.ProgramSpec `ebpf:"on_fork_tp_btf"`
 	OnForkTracepoint           *ebpf.ProgramSpec `ebpf:"on_fork_tracepoint"`
@@ -792,6 +1002,9 @@ type GoshawkMapSpecs struct {
 	CredentialCalls *ebpf.MapSpec `ebpf:"credential_calls"`
 	Critical        *ebpf.MapSpec `ebpf:"critical"`
 	Executable      *ebpf.MapSpec `ebpf:"executable"`
+	FileCalls       *ebpf.MapSpec `ebpf:"file_calls"`
+	FileOpens       *ebpf.MapSpec `ebpf:"file_opens"`
+	FileRoots       *ebpf.MapSpec `ebpf:"file_roots"`
 	Owners          *ebpf.MapSpec `ebpf:"owners"`
 	Peers           *ebpf.MapSpec `ebpf:"peers"`
 	Told            *ebpf.MapSpec `ebpf:"told"`
@@ -805,6 +1018,10 @@ type GoshawkVariableSpecs struct {
 	CgroupPathTold *ebpf.VariableSpec `ebpf:"cgroup_path_told"`
 	CgroupTaskRegs *ebpf.VariableSpec `ebpf:"cgroup_task_regs"`
 	DnsPort        *ebpf.VariableSpec `ebpf:"dns_port"`
+	FileDentry     *ebpf.VariableSpec `ebpf:"file_dentry"`
+	FileOther      *ebpf.VariableSpec `ebpf:"file_other"`
+	FileRenamedata *ebpf.VariableSpec `ebpf:"file_renamedata"`
+	FileResult     *ebpf.VariableSpec `ebpf:"file_result"`
 	IteratorSlot   *ebpf.VariableSpec `ebpf:"iterator_slot"`
 	KeepAct        *ebpf.VariableSpec `ebpf:"keep_act"`
 	KeepActCall    *ebpf.VariableSpec `ebpf:"keep_act_call"`
@@ -814,6 +1031,8 @@ type GoshawkVariableSpecs struct {
 	KeepDns        *ebpf.VariableSpec `ebpf:"keep_dns"`
 	KeepExec       *ebpf.VariableSpec `ebpf:"keep_exec"`
 	KeepExit       *ebpf.VariableSpec `ebpf:"keep_exit"`
+	KeepFile       *ebpf.VariableSpec `ebpf:"keep_file"`
+	KeepFileOp     *ebpf.VariableSpec `ebpf:"keep_file_op"`
 	KeepFlag       *ebpf.VariableSpec `ebpf:"keep_flag"`
 	KeepFork       *ebpf.VariableSpec `ebpf:"keep_fork"`
 	KeepKind       *ebpf.VariableSpec `ebpf:"keep_kind"`
@@ -860,6 +1079,9 @@ type GoshawkMaps struct {
 	CredentialCalls *ebpf.Map `ebpf:"credential_calls"`
 	Critical        *ebpf.Map `ebpf:"critical"`
 	Executable      *ebpf.Map `ebpf:"executable"`
+	FileCalls       *ebpf.Map `ebpf:"file_calls"`
+	FileOpens       *ebpf.Map `ebpf:"file_opens"`
+	FileRoots       *ebpf.Map `ebpf:"file_roots"`
 	Owners          *ebpf.Map `ebpf:"owners"`
 	Peers           *ebpf.Map `ebpf:"peers"`
 	Told            *ebpf.Map `ebpf:"told"`
@@ -876,6 +1098,9 @@ func (m *GoshawkMaps) Close() error {
 		m.CredentialCalls,
 		m.Critical,
 		m.Executable,
+		m.FileCalls,
+		m.FileOpens,
+		m.FileRoots,
 		m.Owners,
 		m.Peers,
 		m.Told,
@@ -890,6 +1115,10 @@ type GoshawkVariables struct {
 	CgroupPathTold *ebpf.Variable `ebpf:"cgroup_path_told"`
 	CgroupTaskRegs *ebpf.Variable `ebpf:"cgroup_task_regs"`
 	DnsPort        *ebpf.Variable `ebpf:"dns_port"`
+	FileDentry     *ebpf.Variable `ebpf:"file_dentry"`
+	FileOther      *ebpf.Variable `ebpf:"file_other"`
+	FileRenamedata *ebpf.Variable `ebpf:"file_renamedata"`
+	FileResult     *ebpf.Variable `ebpf:"file_result"`
 	IteratorSlot   *ebpf.Variable `ebpf:"iterator_slot"`
 	KeepAct        *ebpf.Variable `ebpf:"keep_act"`
 	KeepActCall    *ebpf.Variable `ebpf:"keep_act_call"`
@@ -899,6 +1128,8 @@ type GoshawkVariables struct {
 	KeepDns        *ebpf.Variable `ebpf:"keep_dns"`
 	KeepExec       *ebpf.Variable `ebpf:"keep_exec"`
 	KeepExit       *ebpf.Variable `ebpf:"keep_exit"`
+	KeepFile       *ebpf.Variable `ebpf:"keep_file"`
+	KeepFileOp     *ebpf.Variable `ebpf:"keep_file_op"`
 	KeepFlag       *ebpf.Variable `ebpf:"keep_flag"`
 	KeepFork       *ebpf.Variable `ebpf:"keep_fork"`
 	KeepKind       *ebpf.Variable `ebpf:"keep_kind"`
@@ -989,6 +1220,78 @@ type GoshawkPrograms struct {
 	OnExitRawTp                *ebpf.Program `ebpf:"on_exit_raw_tp"`
 	OnExitTpBtf                *ebpf.Program `ebpf:"on_exit_tp_btf"`
 	OnExitTracepoint           *ebpf.Program `ebpf:"on_exit_tracepoint"`
+	OnFileAttributesFentry     *ebpf.Program `ebpf:"on_file_attributes_fentry"`
+	OnFileAttributesFexit      *ebpf.Program `ebpf:"on_file_attributes_fexit"`
+	OnFileAttributesKprobe     *ebpf.Program `ebpf:"on_file_attributes_kprobe"`
+	OnFileAttributesKretprobe  *ebpf.Program `ebpf:"on_file_attributes_kretprobe"`
+	OnFileCloseFentry          *ebpf.Program `ebpf:"on_file_close_fentry"`
+	OnFileCloseKprobe          *ebpf.Program `ebpf:"on_file_close_kprobe"`
+	OnFileCreateFentry         *ebpf.Program `ebpf:"on_file_create_fentry"`
+	OnFileCreateFexit          *ebpf.Program `ebpf:"on_file_create_fexit"`
+	OnFileCreateKprobe         *ebpf.Program `ebpf:"on_file_create_kprobe"`
+	OnFileCreateKretprobe      *ebpf.Program `ebpf:"on_file_create_kretprobe"`
+	OnFileLinkFentry           *ebpf.Program `ebpf:"on_file_link_fentry"`
+	OnFileLinkFexit            *ebpf.Program `ebpf:"on_file_link_fexit"`
+	OnFileLinkKprobe           *ebpf.Program `ebpf:"on_file_link_kprobe"`
+	OnFileLinkKretprobe        *ebpf.Program `ebpf:"on_file_link_kretprobe"`
+	OnFileMkdirFentry          *ebpf.Program `ebpf:"on_file_mkdir_fentry"`
+	OnFileMkdirFexit           *ebpf.Program `ebpf:"on_file_mkdir_fexit"`
+	OnFileMkdirKprobe          *ebpf.Program `ebpf:"on_file_mkdir_kprobe"`
+	OnFileMkdirKretprobe       *ebpf.Program `ebpf:"on_file_mkdir_kretprobe"`
+	OnFileMknodFentry          *ebpf.Program `ebpf:"on_file_mknod_fentry"`
+	OnFileMknodFexit           *ebpf.Program `ebpf:"on_file_mknod_fexit"`
+	OnFileMknodKprobe          *ebpf.Program `ebpf:"on_file_mknod_kprobe"`
+	OnFileMknodKretprobe       *ebpf.Program `ebpf:"on_file_mknod_kretprobe"`
+	OnFileMmapFentry           *ebpf.Program `ebpf:"on_file_mmap_fentry"`
+	OnFileMmapKprobe           *ebpf.Program `ebpf:"on_file_mmap_kprobe"`
+	OnFileMprotectFentry       *ebpf.Program `ebpf:"on_file_mprotect_fentry"`
+	OnFileMprotectKprobe       *ebpf.Program `ebpf:"on_file_mprotect_kprobe"`
+	OnFileOpenFexit            *ebpf.Program `ebpf:"on_file_open_fexit"`
+	OnFileOpenKprobe           *ebpf.Program `ebpf:"on_file_open_kprobe"`
+	OnFileRemoveaclFentry      *ebpf.Program `ebpf:"on_file_removeacl_fentry"`
+	OnFileRemoveaclFexit       *ebpf.Program `ebpf:"on_file_removeacl_fexit"`
+	OnFileRemoveaclKprobe      *ebpf.Program `ebpf:"on_file_removeacl_kprobe"`
+	OnFileRemoveaclKretprobe   *ebpf.Program `ebpf:"on_file_removeacl_kretprobe"`
+	OnFileRemovexattrFentry    *ebpf.Program `ebpf:"on_file_removexattr_fentry"`
+	OnFileRemovexattrFexit     *ebpf.Program `ebpf:"on_file_removexattr_fexit"`
+	OnFileRemovexattrKprobe    *ebpf.Program `ebpf:"on_file_removexattr_kprobe"`
+	OnFileRemovexattrKretprobe *ebpf.Program `ebpf:"on_file_removexattr_kretprobe"`
+	OnFileRenameDoneFexit      *ebpf.Program `ebpf:"on_file_rename_done_fexit"`
+	OnFileRenameDoneKprobe     *ebpf.Program `ebpf:"on_file_rename_done_kprobe"`
+	OnFileRenameDoneKretprobe  *ebpf.Program `ebpf:"on_file_rename_done_kretprobe"`
+	OnFileRenameFentry         *ebpf.Program `ebpf:"on_file_rename_fentry"`
+	OnFileRenameFexit          *ebpf.Program `ebpf:"on_file_rename_fexit"`
+	OnFileRenameInnerFentry    *ebpf.Program `ebpf:"on_file_rename_inner_fentry"`
+	OnFileRenameInnerKprobe    *ebpf.Program `ebpf:"on_file_rename_inner_kprobe"`
+	OnFileRenameKprobe         *ebpf.Program `ebpf:"on_file_rename_kprobe"`
+	OnFileRenameKretprobe      *ebpf.Program `ebpf:"on_file_rename_kretprobe"`
+	OnFileRmdirDoneFexit       *ebpf.Program `ebpf:"on_file_rmdir_done_fexit"`
+	OnFileRmdirDoneKprobe      *ebpf.Program `ebpf:"on_file_rmdir_done_kprobe"`
+	OnFileRmdirDoneKretprobe   *ebpf.Program `ebpf:"on_file_rmdir_done_kretprobe"`
+	OnFileRmdirFentry          *ebpf.Program `ebpf:"on_file_rmdir_fentry"`
+	OnFileRmdirFexit           *ebpf.Program `ebpf:"on_file_rmdir_fexit"`
+	OnFileRmdirInnerFentry     *ebpf.Program `ebpf:"on_file_rmdir_inner_fentry"`
+	OnFileRmdirInnerKprobe     *ebpf.Program `ebpf:"on_file_rmdir_inner_kprobe"`
+	OnFileRmdirKprobe          *ebpf.Program `ebpf:"on_file_rmdir_kprobe"`
+	OnFileRmdirKretprobe       *ebpf.Program `ebpf:"on_file_rmdir_kretprobe"`
+	OnFileSetaclFentry         *ebpf.Program `ebpf:"on_file_setacl_fentry"`
+	OnFileSetaclFexit          *ebpf.Program `ebpf:"on_file_setacl_fexit"`
+	OnFileSetaclKprobe         *ebpf.Program `ebpf:"on_file_setacl_kprobe"`
+	OnFileSetaclKretprobe      *ebpf.Program `ebpf:"on_file_setacl_kretprobe"`
+	OnFileSetxattrFentry       *ebpf.Program `ebpf:"on_file_setxattr_fentry"`
+	OnFileSetxattrFexit        *ebpf.Program `ebpf:"on_file_setxattr_fexit"`
+	OnFileSetxattrKprobe       *ebpf.Program `ebpf:"on_file_setxattr_kprobe"`
+	OnFileSetxattrKretprobe    *ebpf.Program `ebpf:"on_file_setxattr_kretprobe"`
+	OnFileSymlinkFentry        *ebpf.Program `ebpf:"on_file_symlink_fentry"`
+	OnFileSymlinkFexit         *ebpf.Program `ebpf:"on_file_symlink_fexit"`
+	OnFileSymlinkKprobe        *ebpf.Program `ebpf:"on_file_symlink_kprobe"`
+	OnFileSymlinkKretprobe     *ebpf.Program `ebpf:"on_file_symlink_kretprobe"`
+	OnFileUnlinkFentry         *ebpf.Program `ebpf:"on_file_unlink_fentry"`
+	OnFileUnlinkFexit          *ebpf.Program `ebpf:"on_file_unlink_fexit"`
+	OnFileUnlinkKprobe         *ebpf.Program `ebpf:"on_file_unlink_kprobe"`
+	OnFileUnlinkKretprobe      *ebpf.Program `ebpf:"on_file_unlink_kretprobe"`
+	OnFileWriteFentry          *ebpf.Program `ebpf:"on_file_write_fentry"`
+	OnFileWriteKprobe          *ebpf.Program `ebpf:"on_file_write_kprobe"`
 	OnForkRawTp                *ebpf.Program `ebpf:"on_fork_raw_tp"`
 	OnForkTpBtf                *ebpf.Program `ebpf:"on_fork_tp_btf"`
 	OnForkTracepoint           *ebpf.Program `ebpf:"on_fork_tracepoint"`
@@ -1193,6 +1496,78 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnExitRawTp,
 		p.OnExitTpBtf,
 		p.OnExitTracepoint,
+		p.OnFileAttributesFentry,
+		p.OnFileAttributesFexit,
+		p.OnFileAttributesKprobe,
+		p.OnFileAttributesKretprobe,
+		p.OnFileCloseFentry,
+		p.OnFileCloseKprobe,
+		p.OnFileCreateFentry,
+		p.OnFileCreateFexit,
+		p.OnFileCreateKprobe,
+		p.OnFileCreateKretprobe,
+		p.OnFileLinkFentry,
+		p.OnFileLinkFexit,
+		p.OnFileLinkKprobe,
+		p.OnFileLinkKretprobe,
+		p.OnFileMkdirFentry,
+		p.OnFileMkdirFexit,
+		p.OnFileMkdirKprobe,
+		p.OnFileMkdirKretprobe,
+		p.OnFileMknodFentry,
+		p.OnFileMknodFexit,
+		p.OnFileMknodKprobe,
+		p.OnFileMknodKretprobe,
+		p.OnFileMmapFentry,
+		p.OnFileMmapKprobe,
+		p.OnFileMprotectFentry,
+		p.OnFileMprotectKprobe,
+		p.OnFileOpenFexit,
+		p.OnFileOpenKprobe,
+		p.OnFileRemoveaclFentry,
+		p.OnFileRemoveaclFexit,
+		p.OnFileRemoveaclKprobe,
+		p.OnFileRemoveaclKretprobe,
+		p.OnFileRemovexattrFentry,
+		p.OnFileRemovexattrFexit,
+		p.OnFileRemovexattrKprobe,
+		p.OnFileRemovexattrKretprobe,
+		p.OnFileRenameDoneFexit,
+		p.OnFileRenameDoneKprobe,
+		p.OnFileRenameDoneKretprobe,
+		p.OnFileRenameFentry,
+		p.OnFileRenameFexit,
+		p.OnFileRenameInnerFentry,
+		p.OnFileRenameInnerKprobe,
+		p.OnFileRenameKprobe,
+		p.OnFileRenameKretprobe,
+		p.OnFileRmdirDoneFexit,
+		p.OnFileRmdirDoneKprobe,
+		p.OnFileRmdirDoneKretprobe,
+		p.OnFileRmdirFentry,
+		p.OnFileRmdirFexit,
+		p.OnFileRmdirInnerFentry,
+		p.OnFileRmdirInnerKprobe,
+		p.OnFileRmdirKprobe,
+		p.OnFileRmdirKretprobe,
+		p.OnFileSetaclFentry,
+		p.OnFileSetaclFexit,
+		p.OnFileSetaclKprobe,
+		p.OnFileSetaclKretprobe,
+		p.OnFileSetxattrFentry,
+		p.OnFileSetxattrFexit,
+		p.OnFileSetxattrKprobe,
+		p.OnFileSetxattrKretprobe,
+		p.OnFileSymlinkFentry,
+		p.OnFileSymlinkFexit,
+		p.OnFileSymlinkKprobe,
+		p.OnFileSymlinkKretprobe,
+		p.OnFileUnlinkFentry,
+		p.OnFileUnlinkFexit,
+		p.OnFileUnlinkKprobe,
+		p.OnFileUnlinkKretprobe,
+		p.OnFileWriteFentry,
+		p.OnFileWriteKprobe,
 		p.OnForkRawTp,
 		p.OnForkTpBtf,
 		p.OnForkTracepoint,

@@ -24,6 +24,7 @@ enum kind {
 	KIND_LISTEN = 7,
 	KIND_CLOSE = 8,
 	KIND_DNS = 9,
+	KIND_FILE = 11,
 	KIND_CREDENTIAL = 12,
 	KIND_PTRACE = 13,
 	KIND_SIGNAL = 14,
@@ -55,6 +56,9 @@ enum flag {
 	FLAG_SCRIPT_UNKNOWN = 1 << 14, /* FLAG_SCRIPT could not be found out */
 	FLAG_USER_TEXT = 1 << 20,   /* names were read from user memory */
 	FLAG_COMMITTED = 1 << 21,   /* credential: seen where the kernel puts it in force */
+	FLAG_OTHER_CUT = 1 << 22,   /* file: as FLAG_PATH_CUT, of its other path */
+	FLAG_EXCHANGE = 1 << 23,    /* file: two names were exchanged */
+	FLAG_PIVOT = 1 << 24,	    /* file: all below a directory is told until somebody says no */
 };
 
 /* What was done with a cgroup. */
@@ -93,6 +97,22 @@ enum act_call {
 	ACT_SETFSGID = 39,
 	ACT_SETGROUPS = 40,
 	ACT_CAPSET = 41,
+};
+
+/* What was done to a file (file.bpf.h). */
+enum file_op {
+	FILE_CREATE = 1,
+	FILE_OPEN = 2,
+	FILE_TOUCH = 3, /* written to, and still open; at most once a second */
+	FILE_WRITE = 4, /* closed after that */
+	FILE_DELETE = 5,
+	FILE_RENAME = 6,
+	FILE_LINK = 7,
+	FILE_SYMLINK = 8,
+	FILE_ATTRIBUTES = 9,
+	FILE_SETXATTR = 10,
+	FILE_REMOVEXATTR = 11,
+	FILE_MKDIR = 12,
 };
 
 typedef __u64 wire_boottime; /* ns since boot, CLOCK_BOOTTIME */
@@ -263,6 +283,41 @@ struct rec_signal {
 	char target_comm[16];
 };
 
+/* A file as it was after what was done, or before it was deleted. */
+struct rec_inode {
+	__u64 inode; /* 0: not known, and all the rest */
+	__u64 size;
+	__u64 atime; /* ns since 1970, two's complement */
+	__u64 mtime;
+	__u64 ctime;
+	__u32 dev; /* of its super block: major << 20 | minor */
+	__u32 mode;
+	wire_uid uid;
+	wire_gid gid;
+	__u32 nlink;
+	__u32 pad;
+};
+
+struct rec_file {
+	struct rec_head head;
+	struct rec_inode inode;
+	__u64 file;	   /* which open file: of FILE_TOUCH and FILE_WRITE */
+	struct span path;  /* names from the file up to the root of its file system, as rec_exec.path */
+	struct span other; /* rename, link: the new name; from the root of the same file system */
+	struct span text;  /* symlink: where it leads; xattr: its name */
+	__u32 valid;	   /* attributes: iattr.ia_valid, as it was asked for */
+	__u32 old_mode;	   /* attributes: before */
+	__u16 op;	   /* enum file_op */
+	__u16 pad[3];
+};
+
+/* A directory below which something is watched; inode 0 is for its file system as a whole. */
+struct file_root {
+	__u64 inode;
+	__u32 dev;
+	__u32 pad;
+};
+
 /* One per CPU and kind. generated = written to the ring + lost_* + filtered, with a ring;
  * with perf buffers generated = sent + lost_map + filtered, and what was sent may be lost.
  */
@@ -309,6 +364,9 @@ WHOLE(rec_act);
 WHOLE(rec_cred);
 WHOLE(rec_credential);
 WHOLE(rec_signal);
+WHOLE(rec_inode);
+WHOLE(rec_file);
+WHOLE(file_root);
 WHOLE(counts);
 WHOLE(settings);
 WHOLE(state_busy);

@@ -93,7 +93,14 @@ struct inode___plain {
 	u32 i_uid;
 	u32 i_gid;
 };
+struct timespec64 {
+	__s64 tv_sec;
+	long tv_nsec;
+};
 struct inode {
+	__s64 i_size;
+	__s64 i_atime_sec, i_mtime_sec, i_ctime_sec;
+	u32 i_atime_nsec, i_mtime_nsec, i_ctime_nsec;
 	__u16 i_mode;
 	kuid_t i_uid;
 	kgid_t i_gid;
@@ -102,10 +109,18 @@ struct inode {
 	unsigned int i_nlink;
 };
 
+struct inode___before_6_11 {
+	struct timespec64 __i_atime, __i_mtime, __i_ctime;
+};
+struct inode___before_6_7 { /* i_ctime before 6.6 */
+	struct timespec64 i_atime, i_mtime, i_ctime;
+};
+
 struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
+	struct super_block *d_sb;
 };
 
 struct vfsmount {
@@ -127,6 +142,7 @@ struct file {
 	struct path f_path;
 	struct inode *f_inode;
 	unsigned int f_flags;
+	unsigned int f_mode;
 	void *private_data;
 };
 
@@ -145,6 +161,20 @@ struct fs_struct {
 struct mm_struct {
 	unsigned long arg_start, arg_end, env_start, env_end;
 	struct file *exe_file;
+	struct task_struct *owner;
+};
+struct vm_area_struct {
+	unsigned long vm_flags;
+	struct file *vm_file;
+};
+struct iattr {
+	unsigned int ia_valid;
+	struct file *ia_file;
+};
+struct renamedata {
+	struct dentry *old_dentry;
+	struct dentry *new_dentry;
+	unsigned int flags;
 };
 
 struct tty_driver {
@@ -418,13 +448,14 @@ struct io_accept {
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long di, si, dx, cx, ax, r10, r8, orig_ax;
+	unsigned long di, si, dx, cx, ax, r10, r8, r9, orig_ax;
 };
 #define FUNC_ARG1(r) ((r)->di)
 #define FUNC_ARG2(r) ((r)->si)
 #define FUNC_ARG3(r) ((r)->dx)
 #define FUNC_ARG4(r) ((r)->cx)
 #define FUNC_ARG5(r) ((r)->r8)
+#define FUNC_ARG6(r) ((r)->r9)
 #define FUNC_RESULT(r) ((r)->ax)
 #define CALL_ARG1(r) BPF_CORE_READ(r, di)
 #define CALL_ARG2(r) BPF_CORE_READ(r, si)
@@ -446,6 +477,7 @@ struct pt_regs {
 #define FUNC_ARG3(r) ((r)->regs[2])
 #define FUNC_ARG4(r) ((r)->regs[3])
 #define FUNC_ARG5(r) ((r)->regs[4])
+#define FUNC_ARG6(r) ((r)->regs[5])
 #define FUNC_RESULT(r) ((r)->regs[0])
 #define CALL_ARG1(r) BPF_CORE_READ(r, orig_x0)
 #define CALL_ARG2(r) BPF_CORE_READ(r, regs[1])

@@ -119,6 +119,39 @@ static __always_inline bool put_path(struct build *b, u32 slot, struct vfsmount 
 	return r == 1;
 }
 
+/* put_names appends a name and the names of a directory, or with none those of a dentry, up to the
+ * root of its file system, whatever is mounted where; reports whether that was reached.
+ */
+static __always_inline bool put_names(struct build *b, u32 slot, const char *name, struct dentry *dentry,
+				      struct span *s)
+{
+	u32 off = b->off;
+	int r = 2;
+	long n;
+
+	s->off = off;
+	s->len = 0;
+	if (name) {
+		if (off > BUILD_MASK)
+			return false;
+		n = bpf_probe_read_kernel_str(&b->data[off & BUILD_MASK], NAME_BYTES, name);
+		if (n <= 0)
+			return false;
+		b->off = off + n;
+	}
+	b->limit = s->off + PATH_BYTES;
+	b->dentry = dentry;
+	b->mount = NULL;
+	b->root = NULL;
+	for (int i = 0; i < WALKS; i++) {
+		r = walk(slot);
+		if (r)
+			break;
+	}
+	s->len = b->off - s->off;
+	return r == 1;
+}
+
 #else /* LEGACY */
 
 #define PATH_STEPS 37

@@ -163,10 +163,10 @@ func (r *report) tryHooks(ctx context.Context, o sensor.Options, test bool) int 
 	}
 	for i := range hooks {
 		r.Hooks = append(r.Hooks, textOf(&hooks[i]))
-		if hooks[i].Tier == "fanotify" {
+		if hooks[i].Name == sensor.FileHook && hooks[i].Tier != "" {
 			f := &filesText{}
 			var e error
-			f.Systems, f.Deeds, e = sensor.CannotWatch(o.FS)
+			f.Systems, f.Deeds, e = sensor.CannotWatch(o.FS, hooks[i].Tier)
 			err = errors.Join(err, e)
 			r.Files = f
 		}

@@ -81,6 +81,8 @@ func (d *decoder) record(raw []byte, dr *drain) error {
 		return d.credential(raw, dr.batch)
 	case event.KindSignal:
 		return d.signal(raw, dr.batch)
+	case event.KindFile:
+		return d.file(raw, dr)
 	}
 	return fmt.Errorf("%w, %d", errKind, head.Kind)
 }
@@ -334,7 +336,7 @@ func (s *Sensor) counts() []event.Count {
 			}
 		}
 		passed[id] += sum.LostBusy
-		if id == event.KindFile && s.files != nil {
+		if id == event.KindFile {
 			s.fileCounts(&sum.Generated, add)
 		}
 		add(id, event.Generated, "", sum.Generated+passed[id]-sum.LostBusy)

@@ -136,9 +136,7 @@ var hooks = []hook{
 	{"dns", []event.ID{event.KindDNS}, []tier{
 		{"cgroup", []string{"on_dns_egress", "on_dns_ingress"}},
 	}},
-	{fileHook, []event.ID{event.KindFile}, []tier{
-		{tierFanotify, nil},
-	}},
+	{FileHook, []event.ID{event.KindFile}, fileTiers()},
 	{"cgroup", []event.ID{event.KindContainer}, []tier{
 		{"tp_btf", []string{"on_cgroup_mkdir_tp_btf", "on_cgroup_rmdir_tp_btf", "on_cgroup_rename_tp_btf"}},
 		{"raw_tp", []string{"on_cgroup_mkdir_raw_tp", "on_cgroup_rmdir_raw_tp", "on_cgroup_rename_raw_tp"}},
@@ -374,7 +372,7 @@ func (l *loader) attachAll(hooks []hook, wanted, asked uint64) ([]*attached, err
 	var denied error
 	works := 0
 	for i := range hooks {
-		if kindMask(hooks[i].kinds)&wanted == 0 || hooks[i].name == fileHook && !l.wantFiles || hooks[i].absent(l.fs) {
+		if kindMask(hooks[i].kinds)&wanted == 0 || hooks[i].name == FileHook && !l.wantFiles || hooks[i].absent(l.fs) {
 			continue
 		}
 		if of := beside[hooks[i].name]; of != nil && !slices.ContainsFunc(all, func(a *attached) bool {
@@ -497,6 +495,12 @@ func (l *loader) attachTier(a *attached, t *tier) error {
 		var err error
 		l.files, err = fanotify.Open(l.fs)
 		return err
+	}
+	if a.hook.name == FileHook && t.name == "fexit" && l.preempts() {
+		return errors.New("this kernel preempts such programs, and passes over what others do to files meanwhile")
+	}
+	if a.hook.name == FileHook && t.name == "kprobe" && !kernelAtLeast(5, 12) {
+		return errors.New("before Linux 5.12 probes do not tell what renames are asked for")
 	}
 	places, err := l.places(t)
 	if err != nil {

@@ -80,7 +80,7 @@ var legacyHooks = []hook{
 		{"kprobe", []string{"on_question_kprobe", "on_question6_kprobe@ip6_send_skb?", "on_question6_old_kprobe@ip6_local_out?",
 			"on_answer_kprobe@__udp_enqueue_schedule_skb?", "on_answer_kprobe@sock_queue_rcv_skb?"}},
 	}},
-	{fileHook, []event.ID{event.KindFile}, []tier{
+	{FileHook, []event.ID{event.KindFile}, []tier{
 		{tierFanotify, nil},
 	}},
 	{"cgroup", []event.ID{event.KindContainer}, []tier{

@@ -86,7 +86,7 @@ func TestLiveFile(t *testing.T) {
 
 func tryFiles(t *testing.T, l *live, base string) {
 	out := t.TempDir()
-	base = filepath.Join(base, filepath.Base(out))
+	base = filepath.Join(base, l.tiers[FileHook])
 	for _, w := range fileWays {
 		for _, dir := range []string{filepath.Join(base, w.way), filepath.Join(out, w.way)} {
 			if err := os.MkdirAll(filepath.Join(dir, "d"), 0o755); err != nil {
@@ -97,7 +97,7 @@ func tryFiles(t *testing.T, l *live, base string) {
 			}
 		}
 	}
-	tier := l.tiers[fileHook]
+	tier := l.tiers[FileHook]
 	// How files are is looked at when they are watched.
 	if err := l.s.Watch(l.s.options.Files); err != nil {
 		t.Fatal(err)
@@ -180,5 +180,121 @@ func tryFiles(t *testing.T, l *live, base string) {
 			t.Errorf("%s (tier %s): (-want +got)\n%s", w.way, tier, diff)
 		}
 	}
+	balanced(t, l)
+}
+
+// What is watched may not be there yet, may be replaced by another of its name, and may be moved
+// there with all that is in it: nothing of what is done in it is missed, however fast.
+func TestLiveFileLater(t *testing.T) {
+	base := t.TempDir()
+	set, problems := selection.Compile(selection.Options{Watch: []selection.Rule{
+		{Category: "deep", Pattern: base + "/a/b/c/%%"}, {Category: "one", Pattern: base + "/conf/app.conf"}, {Category: "right", Pattern: base + "/flat/%"}}})
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	l := watch(t, Options{Kinds: []event.ID{event.KindFile}, Files: set})
+	if strings.Contains(l.s.Blind(), "identity") {
+		t.Skipf("this kernel cannot mark the file system of %s: %s", base, l.s.Blind())
+	}
+	script := "cd " + base + ` && mkdir -p a/b/c/d && : > a/b/c/d/made && : > a/b/not
+mv a old && mkdir -p new/b/c && : > new/b/c/unseen && mv new a && : > a/b/c/moved && : > old/b/c/gone
+mkdir conf && : > conf/app.conf && : > conf/other && mkdir flat other && : > flat/in && mkdir flat/sub && : > flat/sub/deep && : > other/x
+: > last; mkdir -p a/b/c/last`
+	if out, err := exec.Command("/bin/sh", "-c", script).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	l.wait(t, 1, "the last directory", func(e event.Event) bool {
+		f, ok := e.(*event.File)
+		return ok && strings.HasSuffix(f.TargetPath, "/c/last")
+	})
+	l.stop()
+	var got []string
+	for _, e := range l.snapshot(func(e event.Event) bool { return e.Head().Kind == event.KindFile }) {
+		f := e.(*event.File)
+		got = append(got, f.Operation+" "+strings.TrimPrefix(f.TargetPath, base+"/"))
+	}
+	want := []string{"create a/b/c/d", "create a/b/c/d/made", "create a/b/c/moved", "create conf/app.conf", "create flat/in", "create flat/sub", "create a/b/c/last"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("tier %s: (-want +got)\n%s", l.tiers[FileHook], diff)
+	}
+	balanced(t, l)
+}
+
+// A tree is made, copied, moved, changed and partly removed, by several processes at once: what the
+// events say is there is what is there, with the size that it has.
+func TestLiveFileTree(t *testing.T) {
+	base := t.TempDir()
+	set, problems := selection.Compile(selection.Options{Watch: []selection.Rule{{Category: "tree", Pattern: base + "/%%"}}})
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	l := watch(t, Options{Kinds: []event.ID{event.KindFile}, Files: set})
+	if strings.Contains(l.s.Blind(), "identity") {
+		t.Skipf("this kernel cannot mark the file system of %s: %s", base, l.s.Blind())
+	}
+	script := "cd " + base + ` && for w in 1 2 3; do (
+mkdir $w && cd $w && for d in a b c d e; do mkdir $d; for f in 1 2 3 4 5 6 7 8 9; do echo $d$f >$d/$f; ln -s $f $d/l$f; done; done
+cp -r a copy && mv b copy/moved && rm -r c && echo more >>d/1 && cp d/2 d/3 && mv d/4 d/5 && ln d/6 d/hard && : >d/7 && mv copy again
+) & done; wait; : >last`
+	if out, err := exec.Command("/bin/sh", "-c", script).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	l.wait(t, 1, "the last file", func(e event.Event) bool {
+		f, ok := e.(*event.File)
+		return ok && f.TargetPath == filepath.Join(base, "last")
+	})
+	l.stop()
+	told, written := map[string]bool{}, map[string]uint64{}
+	n := 0
+	for _, e := range l.snapshot(func(e event.Event) bool { return e.Head().Kind == event.KindFile }) {
+		f := e.(*event.File)
+		n++
+		switch f.Operation {
+		case "create":
+			told[f.TargetPath] = true
+		case "symlink", "link":
+			told[f.DestinationPath] = true
+			written[f.DestinationPath] = f.Size
+		case "write", "truncate":
+			if written[f.TargetPath] = f.Size; !told[f.TargetPath] {
+				t.Errorf("%s is written to, and not there", f.TargetPath)
+			}
+		case "delete":
+			if !told[f.TargetPath] {
+				t.Errorf("%s is deleted, and not there", f.TargetPath)
+			}
+			delete(told, f.TargetPath)
+			delete(written, f.TargetPath)
+		case "rename":
+			for name := range told {
+				if selection.Within(name, f.TargetPath) {
+					to := f.DestinationPath + name[len(f.TargetPath):]
+					told[to], written[to] = true, written[name]
+					delete(told, name)
+					delete(written, name)
+				}
+			}
+		}
+	}
+	err := filepath.WalkDir(base, func(name string, d os.DirEntry, err error) error {
+		if err != nil || name == base {
+			return err
+		}
+		if !told[name] {
+			t.Errorf("missing: %s", name)
+		}
+		delete(told, name)
+		if info, err := d.Info(); err == nil && d.Type().IsRegular() && written[name] != uint64(info.Size()) {
+			t.Errorf("%s has %d bytes, its last write says %d", name, info.Size(), written[name])
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range told {
+		t.Errorf("invented: %s", name)
+	}
+	t.Logf("%d events at tier %s", n, l.tiers[FileHook])
 	balanced(t, l)
 }

@@ -81,7 +81,7 @@ func TestLiveNoHook(t *testing.T) {
 	for i := range hooks {
 		h := &hooks[i]
 		none[h.name] = "none"
-		if beside[h.name] == nil && h.name != fileHook && !h.absent(procfs.At("")) {
+		if beside[h.name] == nil && h.name != FileHook && !h.absent(procfs.At("")) {
 			wanted++ // whatever else is there, and asked for
 		}
 	}

@@ -163,10 +163,8 @@ func (s *Sensor) read(ctx context.Context, out chan<- *event.Batch) error {
 		if ctx.Err() == nil && n != 0 {
 			time.Sleep(wait)
 		}
-		if s.files != nil && slices.ContainsFunc(events[:max(0, n)], func(e unix.EpollEvent) bool { return int(e.Fd) == s.files.Mounts() }) {
-			if err := s.files.Remount(); err != nil {
-				return fmt.Errorf("watch files of new mounts: %w", err)
-			}
+		if err := s.remount(events[:max(0, n)]); err != nil {
+			return err
 		}
 		if s.numbers != nil {
 			s.uninterrupt()

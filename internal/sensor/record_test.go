@@ -7,6 +7,7 @@ import (
 
 	"github.com/goshawk-project/goshawk/bpf"
 	"github.com/goshawk-project/goshawk/internal/event"
+	"github.com/goshawk-project/goshawk/internal/selection"
 )
 
 // newDrain returns a reader without rings, whose records a test hands in.
@@ -14,6 +15,9 @@ func newDrain(t testing.TB) *drain {
 	t.Helper()
 	s := &Sensor{decode: newDecoder(&Options{BootID: "b", Env: []string{"HOME", "LANG"}})}
 	s.held.init()
+	set, _ := selection.Compile(selection.Options{Watch: []selection.Rule{{Category: "c", Pattern: "/srv/%%"}}, Exclude: []selection.Rule{{Pattern: "/srv/x/%%"}}})
+	s.watched = &watched{open: map[uint64]*writing{}, temps: map[fileID]string{}}
+	s.watched.now.Store(&scope{set: set, systems: map[uint32]selection.Views{8<<20 | 1: {{Root: "/", Path: "/srv"}}}})
 	return &drain{s: s, ctx: context.Background(), out: make(chan *event.Batch, 64)}
 }
 

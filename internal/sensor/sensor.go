@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -70,7 +71,8 @@ type Sensor struct {
 	settings bpf.LegacySettings // of the legacy object
 	numbers  *numbers           // of the records in its buffers
 
-	files     *fanotify.Reader // nil unless hook file is at that tier
+	watched   *watched         // nil unless hook file is at a tier of programs
+	files     *fanotify.Reader // nil unless it is at that one
 	filesRead uint64           // when it was read last, ns since boot
 	filesMore bool             // there is more to read
 	changes   []fanotify.Change
@@ -153,6 +155,13 @@ func (s *Sensor) open() error {
 	if err = errors.Join(err, l.close()); err != nil {
 		return err
 	}
+	if slices.ContainsFunc(s.hooks, func(a *attached) bool {
+		return a.hook.name == FileHook && a.tier != nil && a.tier.name != tierFanotify
+	}) {
+		if s.watched, err = newWatched(o.FS, s.maps["file_roots"]); err != nil {
+			return err
+		}
+	}
 	if err := s.startFiles(); err != nil {
 		return err
 	}
@@ -205,7 +214,8 @@ func configure(obj *object, spec *ebpf.CollectionSpec, o *Options, wanted uint64
 		}
 	}
 	controller, hierarchy := o.v1(cache, types)
-	for name, value := range map[string]any{
+	values := fileArguments(cache)
+	maps.Copy(values, map[string]any{
 		"v1_controller":    int32(controller),
 		"v1_hierarchy":     int32(hierarchy),
 		"ovl_inode":        true,
@@ -218,7 +228,8 @@ func configure(obj *object, spec *ebpf.CollectionSpec, o *Options, wanted uint64
 		"task_regs":        features.HaveProgramHelper(ebpf.Kprobe, asm.FnTaskPtRegs) == nil,
 		"cgroup_task_regs": features.HaveProgramHelper(ebpf.CGroupSock, asm.FnTaskPtRegs) == nil &&
 			features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnTaskPtRegs) == nil,
-	} {
+	})
+	for name, value := range values {
 		v := spec.Variables[name]
 		if v == nil {
 			return fmt.Errorf("BUG: BPF object has no variable %q", name)
@@ -368,6 +379,10 @@ func (s *Sensor) Close() error {
 		if s.files != nil {
 			errs = append(errs, s.files.Close())
 			s.files = nil
+		}
+		if s.watched != nil {
+			errs = append(errs, s.watched.close())
+			s.watched = nil
 		}
 		for _, m := range s.maps {
 			errs = append(errs, m.Close())

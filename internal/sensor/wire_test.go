@@ -34,6 +34,8 @@ var twins = map[string]reflect.Type{
 	"rec_cred":       reflect.TypeFor[bpf.GoshawkRecCred](),
 	"rec_credential": reflect.TypeFor[bpf.GoshawkRecCredential](),
 	"rec_signal":     reflect.TypeFor[bpf.GoshawkRecSignal](),
+	"rec_inode":      reflect.TypeFor[bpf.GoshawkRecInode](),
+	"rec_file":       reflect.TypeFor[bpf.GoshawkRecFile](),
 	"state_busy":     reflect.TypeFor[bpf.GoshawkStateBusy](),
 	"settings":       reflect.TypeFor[bpf.LegacySettings](),
 	"span":           reflect.TypeFor[bpf.GoshawkSpan](),
@@ -41,7 +43,7 @@ var twins = map[string]reflect.Type{
 }
 
 // objectOf names structures that one object alone has.
-var objectOf = map[string]string{"settings": "legacy", "state_busy": "goshawk_"}
+var objectOf = map[string]string{"settings": "legacy", "state_busy": "goshawk_", "rec_inode": "goshawk_", "rec_file": "goshawk_"}
 
 func TestWireLayout(t *testing.T) {
 	for _, object := range slices.Concat(files["modern"], files["legacy"]) {
@@ -198,7 +200,7 @@ func TestKindsComplete(t *testing.T) {
 // notOfBPF are the kinds that BPF programs do not report: losses and alerts are told by the agent, the
 // others by the audit subsystem. A kind leaves the list with its first program.
 var notOfBPF = []event.ID{
-	event.KindLoss, event.KindFile, event.KindUser, event.KindPolicy, event.KindAlert,
+	event.KindLoss, event.KindUser, event.KindPolicy, event.KindAlert,
 }
 
 // Every program is in a tier, every tier's programs exist in the object of each architecture,
