@@ -502,6 +502,10 @@ func (l *loader) attachTier(a *attached, t *tier) error {
 	if a.hook.name == FileHook && t.name == "kprobe" && !kernelAtLeast(5, 12) {
 		return errors.New("before Linux 5.12 probes do not tell what renames are asked for")
 	}
+	// The library takes __x64_sys_mount for sys_mount where there is no other.
+	if t.name == tierPlain && kernelAtLeast(4, 17) {
+		return fmt.Errorf("the functions behind system calls are given registers since 4.17: %w", fs.ErrNotExist)
+	}
 	places, err := l.places(t)
 	if err != nil {
 		return err

@@ -99,10 +99,13 @@ var legacyHooks = []hook{
 	{"bpf", []event.ID{event.KindBPF}, legacyActs("bpf?")},
 }
 
+// tierPlain is on functions that are given the arguments of a system call, and not registers.
+const tierPlain = "kprobe_plain"
+
 // legacyActs are the tiers of a hook on system calls: on the functions behind them, which are given
 // the arguments themselves before 4.17 (4.19 on arm64), or on their tracepoints.
 func legacyActs(calls ...string) []tier {
-	t := []tier{{name: "kprobe"}, {name: "kprobe_plain"}, {"tracepoint_pair", pairs(calls...)}}
+	t := []tier{{name: "kprobe"}, {name: tierPlain}, {"tracepoint_pair", pairs(calls...)}}
 	for _, c := range calls {
 		name := "on_" + strings.TrimSuffix(c, "?")
 		t[0].programs = append(t[0].programs, both(name, callFunction+c)...)
