@@ -10,7 +10,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"goshawk": main, "goshawk.ext": main, "nc": listenHere})
+	testscript.Main(m, map[string]func(){"goshawk": main, "goshawk.ext": main, "nc": listenHere, "masquerade": masquerade})
 }
 
 // TestScripts runs the sessions in testdata/script.

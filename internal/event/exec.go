@@ -32,6 +32,13 @@ type Exec struct {
 	Syscall       string // execve or execveat, empty when not known
 	Ancestors     string // JSON array of {pid, path, cmdline}, nearest first
 
+	LeaderPID    uint32 // whose start began the session; 0 unknown
+	LeaderStart  uint64 // ns since boot
+	LeaderPath   string
+	SpawnerPID   uint32 // who forked the process, whoever its parent is by now; 0 unknown
+	SpawnerStart uint64 // ns since boot
+	SpawnerPath  string // what it ran then
+
 	UpperLayer bool   // the content is in the upper layer of an overlay
 	OtherMount bool   // the file is not on the mount of the root directory
 	Entered    bool   // the parent is in an outer pid namespace
@@ -70,6 +77,18 @@ var execKind = kindOf[Exec](Kind{
 		schema.Bool("not_in_image", func(e *Exec) *bool { return &e.NotInImage }, "1 in a container when the file is none of its image's: written since, or on another mount"),
 		schema.Str("host_path", func(e *Exec) *string { return &e.HostPath }, "Path of the file as the host sees it, in a container whose root directory is known"),
 		schema.Str("syscall", func(e *Exec) *string { return &e.Syscall }, "System call that started it, empty when not known"),
+		schema.Int("leader_pid", func(e *Exec) *uint32 { return &e.LeaderPID }, "Process whose start began the session, as origin says how", schema.OmitZero),
+		schema.Calc("leader_process_id", schema.Text, func(e *Exec) schema.Value {
+			return schema.TextValue(ProcessID(e.BootID, e.LeaderPID, e.LeaderStart))
+		}, "Identity of that process").From("leader_pid", "leader_start", "boot_id"),
+		schema.Int("leader_start", func(e *Exec) *uint64 { return &e.LeaderStart }, "Start of that process, nanoseconds since boot", schema.Internal),
+		schema.Str("leader_path", func(e *Exec) *string { return &e.LeaderPath }, "Executable of that process"),
+		schema.Int("spawner_pid", func(e *Exec) *uint32 { return &e.SpawnerPID }, "Process that made this one, which need not be its parent", schema.OmitZero),
+		schema.Calc("spawner_process_id", schema.Text, func(e *Exec) schema.Value {
+			return schema.TextValue(ProcessID(e.BootID, e.SpawnerPID, e.SpawnerStart))
+		}, "Identity of the process that made this one").From("spawner_pid", "spawner_start", "boot_id"),
+		schema.Int("spawner_start", func(e *Exec) *uint64 { return &e.SpawnerStart }, "Start of the process that made this one, nanoseconds since boot", schema.Internal),
+		schema.Str("spawner_path", func(e *Exec) *string { return &e.SpawnerPath }, "What that process ran when it made this one"),
 		schema.Raw("ancestors", func(e *Exec) *string { return &e.Ancestors }, "Parent, grandparent and so on, a JSON array of pid, path and cmdline"),
 	), confinementColumns(func(e Event) *Confinement { return &e.(*Exec).Confinement })),
 })

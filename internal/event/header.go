@@ -22,7 +22,7 @@ type Header struct {
 	EID      int64  // number of the event in this agent's log, given by the store, from 1
 	Time     int64  // unix ns, from the kernel's clock
 	NTime    uint64 // ns since boot, suspend included (CLOCK_BOOTTIME)
-	Source   string // "ebpf", "fanotify", "audit", "procfs" or "runtime"
+	Source   string // "ebpf", "fanotify", "audit", "procfs", "runtime" or "agent"
 	Fidelity string
 
 	PID      uint32 // thread group, in the initial pid namespace
@@ -41,6 +41,8 @@ type Header struct {
 	Session  uint32 // audit session; 4294967295 unset
 	TTY      string
 	CgroupID uint64
+	Origin   string // how the session that it belongs to began: ssh, console, cron …; empty unknown
+	Disguise string // in what it is not what it seems, each ending in NUL
 
 	// CgroupV1 and PIDNamespace tell the container where CgroupID does not. They come with
 	// a record and are not kept.
@@ -95,7 +97,7 @@ var headerColumns = []schema.Column[*Header]{
 	schema.Time("time", func(h *Header) *int64 { return &h.Time }, "When it happened, unix seconds from the kernel's clock", schema.Additional),
 	schema.Int("ntime", func(h *Header) *uint64 { return &h.NTime }, "When it happened, nanoseconds since boot"),
 	schema.Int("eid", func(h *Header) *int64 { return &h.EID }, "Number of the event in this host's log, ascending", schema.Index),
-	schema.Str("source", func(h *Header) *string { return &h.Source }, "Where the record came from: ebpf, fanotify, audit, procfs or runtime (what runs containers)"),
+	schema.Str("source", func(h *Header) *string { return &h.Source }, "Where the record came from: ebpf, fanotify, audit, procfs, runtime (what runs containers) or agent (of its own)"),
 	schema.Str("fidelity", func(h *Header) *string { return &h.Fidelity }, "Whether names were read from kernel objects (kernel), user memory (user) or afterwards (state)"),
 	schema.Int("pid", func(h *Header) *uint32 { return &h.PID }, "Process that acted (thread group)", schema.Index),
 	schema.Int("tid", func(h *Header) *uint32 { return &h.TID }, "Thread that acted", schema.OmitZero),
@@ -115,6 +117,8 @@ var headerColumns = []schema.Column[*Header]{
 	schema.Int("session_id", func(h *Header) *uint32 { return &h.Session }, "Audit session, 4294967295 when none"),
 	schema.Str("tty", func(h *Header) *string { return &h.TTY }, "Controlling terminal"),
 	schema.Int("cgroup_id", func(h *Header) *uint64 { return &h.CgroupID }, "Cgroup v2 of the process", schema.OmitZero),
+	schema.Str("origin", func(h *Header) *string { return &h.Origin }, "How the session that the process belongs to began: ssh, console (a terminal's or display's login), cron, service, container (a pid namespace entered or made) or kernel"),
+	schema.Strings("disguise", func(h *Header) *string { return &h.Disguise }, "In what the process is not what it seems, a JSON array: argv0 (names another program than the file), comm (the main thread has set itself another name), argv (overwritten since, to name another program), deleted, memfd, args_cut, args_padded"),
 	schema.Int("container_pid", func(h *Header) *uint32 { return &h.ContainerPID }, "Pid of the process in its own pid namespace, unless that is the host's", schema.OmitZero),
 	schema.Str("container_id", func(h *Header) *string { return &h.ContainerID }, "Container, empty on the host"),
 	schema.Str("container_name", func(h *Header) *string { return &h.ContainerName }, "Name of the container"),

@@ -47,14 +47,17 @@ func (t *Table) exec(e *event.Exec) {
 	}
 	p := t.enter(h)
 	m := t.newImage(e)
+	m.disguise = disguiseOf(e)
 	switch {
 	case h.NTime >= p.since:
 		t.setBefore(p, p.image)
 		t.setImage(p, m)
 		p.since = h.NTime
+		p.seeded, p.looked, p.rewritten, p.execEID = false, false, false, 0
 	case p.before == nil:
 		t.setBefore(p, m) // an exec overtaken by the next one
 	}
+	t.enterSession(p, m, e)
 	t.fill(h, p)
 	switch q := t.parentOf(p); {
 	case q != nil:
@@ -100,9 +103,10 @@ func (t *Table) fork(e *event.Fork) {
 	case c.before == nil && c.since > h.NTime:
 		t.setBefore(c, m) // its exec came first
 	}
-	if c.session == unset && c.auid == unset {
-		c.auid, c.session = p.auid, p.session
+	if c.audit == unset && c.auid == unset {
+		c.auid, c.audit = p.auid, p.audit
 	}
+	t.spawn(c, p, m)
 	if c.uid == unset {
 		c.uid, c.gid, c.euid, c.egid = p.uid, p.gid, p.euid, p.egid
 	}
@@ -211,7 +215,12 @@ func (t *Table) fill(h *event.Header, p *entry) {
 		if h.Comm == "" {
 			h.Comm = m.comm
 		}
+		t.judge(h, p, m)
 	}
+	if p.session.origin == unknownOrigin {
+		t.settle(p, 0)
+	}
+	h.Origin = originNames[p.session.origin]
 	if h.PPID == 0 {
 		h.PPID = p.ppid
 	}
@@ -226,7 +235,7 @@ func (t *Table) fill(h *event.Header, p *entry) {
 		}
 	}
 	if h.Session == 0 {
-		h.AUID, h.Session = p.auid, p.session
+		h.AUID, h.Session = p.auid, p.audit
 	}
 	if h.UID == unset {
 		h.UID, h.GID, h.EUID, h.EGID = p.uid, p.gid, p.euid, p.egid

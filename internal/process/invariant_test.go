@@ -36,7 +36,7 @@ func recount(t *testing.T, tab *Table) {
 			if p.older != nil && !p.older.dead {
 				t.Fatalf("%d: two run at a time", pid)
 			}
-			for _, m := range []*image{p.image, p.before} {
+			for _, m := range []*image{p.image, p.before, p.maker} {
 				if m != nil {
 					images[m]++
 				}

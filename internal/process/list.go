@@ -91,7 +91,8 @@ func (t *Table) drop(p *entry) {
 	t.setParent(p, nil)
 	t.release(p.image)
 	t.release(p.before)
-	p.image, p.before = nil, nil
+	t.release(p.maker)
+	p.image, p.before, p.maker = nil, nil, nil
 	t.setChain(p, nil)
 	p.gone = true
 	t.n--

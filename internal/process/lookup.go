@@ -26,15 +26,26 @@ func (t *Table) look(pid uint32) answer {
 
 // mayLook counts a look-up, and reports whether it may be made in this second.
 func (t *Table) mayLook() bool {
-	if s := t.now / 1e9; s != t.lookupSecond {
-		t.lookupSecond, t.lookups = s, 0
-	}
+	t.countSecond()
 	if t.lookups >= t.opt.MaxLookups {
 		t.limited++
 		return false
 	}
 	t.lookups++
 	return true
+}
+
+// mayLookAside reports whether a look-up that completes nothing may be made: half of them are
+// left to those that do.
+func (t *Table) mayLookAside() bool {
+	t.countSecond()
+	return t.opt.Lookup != nil && t.lookups < t.opt.MaxLookups/2
+}
+
+func (t *Table) countSecond() {
+	if s := t.now / 1e9; s != t.lookupSecond {
+		t.lookupSecond, t.lookups = s, 0
+	}
 }
 
 // ask looks p up, and reports whether it learnt something. It learns nothing of a

@@ -16,7 +16,7 @@ import (
 const (
 	// DefaultEntries bounds the table's processes, running and lately exited.
 	DefaultEntries = 1 << 16
-	// DefaultBytes bounds its memory: about 35,000 processes with ordinary arguments.
+	// DefaultBytes bounds its memory: about 30,000 processes with ordinary arguments.
 	DefaultBytes = 12 << 20
 	// DefaultGrace is how long an exited process is kept for events that come late.
 	DefaultGrace = 30 * time.Second
@@ -85,10 +85,18 @@ type entry struct {
 	parent  *entry // may be gone; see parentOf
 	image   *image // nil unknown
 	before  *image // what ran before since
+	maker   *image // what its maker ran then; nil unknown
 	chain   *chain // ancestors text of its children
 	older   *entry // same pid, started earlier
 
 	prev, next *entry // in running or exited
+
+	session    member
+	makerStart uint64
+	execEID    int64  // number of the event that told of image; 0 none did, or not known
+	makerPID   uint32 // who forked it; 0 unknown
+	makerNS    uint32 // inode of the pid namespace that the maker was in, 0 the initial one
+	pidNS      uint32 // of its own
 
 	tty      string
 	cgroup   uint64
@@ -100,16 +108,21 @@ type entry struct {
 	euid     uint32
 	egid     uint32
 	auid     uint32
-	session  uint32
-	children int32 // entries whose parent points here
-	coarse   bool  // start is cut to a tick
-	guessed  bool  // start is when it was first heard of; see guess.go
-	born     bool  // that was its fork
-	told     bool  // an event has named it by its start
+	audit    uint32 // audit session
+	children int32  // entries whose parent points here
+	coarse   bool   // start is cut to a tick
+	guessed  bool   // start is when it was first heard of; see guess.go
+	born     bool   // that was its fork
+	told     bool   // an event has named it by its start
 	dead     bool
 	exitSeen bool // its exit event came
 	asked    bool // Lookup has nothing more to say
 	gone     bool // no longer in the table
+
+	traced    bool // settle has nothing more to say
+	seeded    bool // its arguments are those that it had when it was met
+	looked    bool // rewrote has looked
+	rewritten bool
 }
 
 // image is what one exec put in place. It is shared by the process and by the children
@@ -120,12 +133,14 @@ type image struct {
 	comm    string
 	json    string // `,"path":…,"cmdline":…}`, made when first needed
 	refs    int32  // of entries, for the byte count only
+
+	disguise disguise // as its exec showed it
 }
 
 // What the Go heap holds for an entry, an image and a chain: the allocator's size
 // classes, with the entry's share of the map and the rounding of texts.
 const (
-	entryBytes = 192 + 48
+	entryBytes = 240 + 48
 	imageBytes = 80 + 16
 	chainBytes = 64 + 16
 )
@@ -203,6 +218,7 @@ func (t *Table) describe(p *entry, e *event.Exec) {
 	t.login(p, &e.Header)
 	if p.image == nil && !p.dead {
 		t.setImage(p, t.newImage(e))
+		p.seeded = true
 	}
 }
 
@@ -240,7 +256,7 @@ func (t *Table) findWithin(pid uint32, start, ntime, within uint64) *entry {
 // add makes the entry of a process not known so far.
 func (t *Table) add(pid uint32, start uint64) *entry {
 	t.version++
-	p := &entry{pid: pid, start: start, version: t.version, auid: unset, session: unset, uid: unset, gid: unset, euid: unset, egid: unset}
+	p := &entry{pid: pid, start: start, version: t.version, auid: unset, audit: unset, uid: unset, gid: unset, euid: unset, egid: unset}
 	at := t.byPID[pid]
 	if at == nil || start == 0 || start >= at.start {
 		if at != nil && !at.dead {
@@ -275,7 +291,7 @@ func (t *Table) bury(p *entry, at uint64) {
 // such a record holds neither login uid nor session.
 func (t *Table) login(p *entry, h *event.Header) {
 	if h.Session != 0 {
-		p.auid, p.session = h.AUID, h.Session
+		p.auid, p.audit = h.AUID, h.Session
 	}
 	if h.UID != unset {
 		p.uid, p.gid, p.euid, p.egid = h.UID, h.GID, h.EUID, h.EGID
@@ -288,6 +304,9 @@ func (t *Table) login(p *entry, h *event.Header) {
 	}
 	if h.CgroupV1 != 0 {
 		p.cgroupV1 = h.CgroupV1
+	}
+	if h.PIDNamespace != 0 {
+		p.pidNS = h.PIDNamespace
 	}
 }
 

@@ -16,7 +16,7 @@ func processEvents(o EventOptions) *eventTable {
 		name:    "process_events",
 		doc:     "Programs started, as osquery's audit subsystem tells them",
 		kinds:   []event.ID{event.KindExec},
-		columns: [][]event.Column{over(slices.Concat(processEventColumns, additions[*event.Exec](), additionalTime[*event.Exec]()))},
+		columns: [][]event.Column{over(slices.Concat(processEventColumns, additions[*event.Exec](), execAdditions, additionalTime[*event.Exec]()))},
 	}
 	if o.AllowFork {
 		t.kinds = append(t.kinds, event.KindFork)
@@ -92,6 +92,8 @@ func additions[T event.Event]() []schema.Column[T] {
 			return schema.TextValue(event.ProcessID(h.BootID, h.PPID, h.PStart))
 		}, "Identity of the parent", schema.Hidden).From("ppid", "parent_start", "boot_id"),
 		schema.Calc("ancestors", schema.Text, ancestors[T], "Parent, grandparent and so on of a program started, a JSON array of pid, path and cmdline", schema.Hidden).From("ancestors"),
+		schema.Str("origin", func(e T) *string { return &e.Head().Origin }, "How the session that the process belongs to began: ssh, console, cron, service, container or kernel", schema.Hidden).From("origin"),
+		schema.Strings("disguise", func(e T) *string { return &e.Head().Disguise }, "In what the process is not what it seems, a JSON array", schema.Hidden).From("disguise"),
 		schema.Str("container_id", func(e T) *string { return &e.Head().ContainerID }, "Container, empty on the host", schema.Hidden).From("container_id"),
 		schema.Str("container_name", func(e T) *string { return &e.Head().ContainerName }, "Name of the container", schema.Hidden).From("container_name"),
 		schema.Str("image", func(e T) *string { return &e.Head().Image }, "Image of the container", schema.Hidden).From("image"),
@@ -100,6 +102,14 @@ func additions[T event.Event]() []schema.Column[T] {
 		schema.Str("fidelity", func(e T) *string { return &e.Head().Fidelity }, "Whether names were read from kernel objects (kernel), user memory (user) or afterwards (state)", schema.Hidden).From("fidelity"),
 		schema.Str("source", func(e T) *string { return &e.Head().Source }, "Where the record came from: ebpf, audit or procfs", schema.Hidden).From("source"),
 	}
+}
+
+// execAdditions are those of programs started.
+var execAdditions = []schema.Column[*event.Exec]{
+	schema.Int("leader_pid", func(e *event.Exec) *uint32 { return &e.LeaderPID }, "Process whose start began the session", schema.OmitZero, schema.Hidden).From("leader_pid"),
+	schema.Str("leader_path", func(e *event.Exec) *string { return &e.LeaderPath }, "Executable of that process", schema.Hidden).From("leader_path"),
+	schema.Int("spawner_pid", func(e *event.Exec) *uint32 { return &e.SpawnerPID }, "Process that made this one, which need not be its parent", schema.OmitZero, schema.Hidden).From("spawner_pid"),
+	schema.Str("spawner_path", func(e *event.Exec) *string { return &e.SpawnerPath }, "What that process ran when it made this one", schema.Hidden).From("spawner_path"),
 }
 
 // additionalTime is for the tables that have no ntime of osquery's.
