@@ -58,6 +58,11 @@ static __always_inline bool told_before(struct task_struct *t, const struct act 
 	return false;
 }
 
+#ifndef LEGACY /* rare.bpf.h */
+static bool is_rare(const struct act *a);
+static void put_rare(struct build *b, struct rec_act *r, struct task_struct *t, const struct act *a);
+#endif
+
 /* Whether the numbers alone make a call worth telling. */
 static __always_inline bool is_act(const struct act *a, long ret)
 {
@@ -75,6 +80,10 @@ static __always_inline bool is_act(const struct act *a, long ret)
 	case ACT_MMAP:
 		return (a->args[2] & PROT_EXEC) && (a->args[2] & PROT_WRITE || a->args[3] & MAP_ANONYMOUS);
 	}
+#ifndef LEGACY
+	if (a->call >= ACT_SOCKET)
+		return is_rare(a);
+#endif
 	return true;
 }
 
@@ -165,7 +174,7 @@ SHARED int emit_act(CTX_PARAM const struct act *a, long ret)
 	b->off = sizeof(*r);
 	r->source.off = r->target.off = r->type.off = r->data.off = b->off;
 	r->source.len = r->target.len = r->type.len = r->data.len = 0;
-	if (a->call != ACT_SETNS && a->call != ACT_UNSHARE && a->call != ACT_MPROTECT && a->call != ACT_MMAP)
+	if (a->call != ACT_SETNS && a->call != ACT_UNSHARE && a->call != ACT_CLONE && a->call != ACT_SOCKET && a->call != ACT_MPROTECT && a->call != ACT_MMAP)
 		r->head.flags |= FLAG_USER_TEXT;
 	switch (a->call) {
 	case ACT_MOUNT:
@@ -202,6 +211,10 @@ SHARED int emit_act(CTX_PARAM const struct act *a, long ret)
 		put_program(b, r, t, a, ret);
 		break;
 	}
+#ifndef LEGACY
+	if (a->call >= ACT_SOCKET)
+		put_rare(b, r, t, a);
+#endif
 	r->head.size = b->off;
 	if (OUTPUT(critical, b->data, b->off))
 		COUNT(kind, lost_ring);

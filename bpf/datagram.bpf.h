@@ -23,7 +23,6 @@ struct {
 SHARED int on_datagram(struct bpf_sock_addr *ctx, u16 family)
 {
 	struct peer p = {};
-	struct rec_socket *r;
 	u8 one = 1;
 
 	if (!wanted(KIND_CONNECT))
@@ -41,44 +40,7 @@ SHARED int on_datagram(struct bpf_sock_addr *ctx, u16 family)
 	if (bpf_map_lookup_elem(&peers, &p))
 		return 1;
 	bpf_map_update_elem(&peers, &p, &one, BPF_ANY);
-
-	COUNT(KIND_CONNECT, generated);
-	r = RESERVE(bulk, struct rec_socket);
-	if (!r) {
-		COUNT(KIND_CONNECT, lost_ring);
-		return 1;
-	}
-	__builtin_memset(r, 0, sizeof(*r));
-	fill_head(&r->head, (struct task_struct *)bpf_get_current_task(), KIND_CONNECT, sizeof(*r));
-	r->cookie = p.cookie;
-	r->family = family;
-	r->type = SOCK_DGRAM;
-	r->protocol = ctx->protocol;
-	r->fd = -1;
-	r->path.off = sizeof(*r);
-	__builtin_memcpy(r->remote, p.address, sizeof(r->remote));
-	r->remote_port = p.port;
-	if (ctx->sk) {
-		struct bpf_sock *checked = ctx->sk;
-		struct sock *sk;
-
-		/* Read it from the stack: the verifier takes that for a number, which may point
-		 * anywhere in a struct sock, and not only into what bpf_sock shows of it.
-		 */
-		bpf_probe_read_kernel(&sk, sizeof(sk), &checked);
-		r->netns = netns_of(sk);
-		r->local_port = ctx->sk->src_port;
-		if (family == AF_INET) {
-			*(u32 *)r->local = ctx->sk->src_ip4;
-		} else {
-			*(u32 *)r->local = ctx->sk->src_ip6[0];
-			*(u32 *)(r->local + 4) = ctx->sk->src_ip6[1];
-			*(u32 *)(r->local + 8) = ctx->sk->src_ip6[2];
-			*(u32 *)(r->local + 12) = ctx->sk->src_ip6[3];
-		}
-	}
-	SUBMIT(bulk, r);
-	return 1;
+	return emit_towards(ctx, family, 0);
 }
 
 SEC("cgroup/sendmsg4")

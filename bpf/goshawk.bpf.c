@@ -23,6 +23,8 @@
 #include "dns.bpf.h"
 #include "cgroup.bpf.h"
 #include "act.bpf.h"
+#include "rare.bpf.h"
+#include "clone.bpf.h"
 #include "credential.bpf.h"
 #include "module.bpf.h"
 #include "signal.bpf.h"

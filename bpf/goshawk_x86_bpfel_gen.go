@@ -30,6 +30,7 @@ const (
 	GoshawkActCallACT_SETNS             GoshawkActCall = 12
 	GoshawkActCallACT_UNSHARE           GoshawkActCall = 13
 	GoshawkActCallACT_CHROOT            GoshawkActCall = 14
+	GoshawkActCallACT_CLONE             GoshawkActCall = 15
 	GoshawkActCallACT_MEMFD_CREATE      GoshawkActCall = 16
 	GoshawkActCallACT_MPROTECT          GoshawkActCall = 17
 	GoshawkActCallACT_MMAP              GoshawkActCall = 18
@@ -43,6 +44,17 @@ const (
 	GoshawkActCallACT_SETFSGID          GoshawkActCall = 39
 	GoshawkActCallACT_SETGROUPS         GoshawkActCall = 40
 	GoshawkActCallACT_CAPSET            GoshawkActCall = 41
+	GoshawkActCallACT_SOCKET            GoshawkActCall = 64
+	GoshawkActCallACT_IO_URING_SETUP    GoshawkActCall = 65
+	GoshawkActCallACT_KEXEC_LOAD        GoshawkActCall = 66
+	GoshawkActCallACT_KEXEC_FILE_LOAD   GoshawkActCall = 67
+	GoshawkActCallACT_SETTIMEOFDAY      GoshawkActCall = 68
+	GoshawkActCallACT_CLOCK_SETTIME     GoshawkActCall = 69
+	GoshawkActCallACT_CLOCK_ADJTIME     GoshawkActCall = 70
+	GoshawkActCallACT_ADJTIMEX          GoshawkActCall = 71
+	GoshawkActCallACT_KEYCTL            GoshawkActCall = 72
+	GoshawkActCallACT_ADD_KEY           GoshawkActCall = 73
+	GoshawkActCallACT_REQUEST_KEY       GoshawkActCall = 74
 )
 
 type GoshawkCgroupOp uint32
@@ -134,6 +146,7 @@ const (
 	GoshawkKindKIND_NAMESPACE  GoshawkKind = 18
 	GoshawkKindKIND_MEMORY     GoshawkKind = 19
 	GoshawkKindKIND_CONTAINER  GoshawkKind = 21
+	GoshawkKindKIND_SYSCALL    GoshawkKind = 25
 	GoshawkKindKIND_MAX        GoshawkKind = 32
 )
 
@@ -376,6 +389,18 @@ const (
 	GoshawkProgOnAcceptKprobe             = "on_accept_kprobe"
 	GoshawkProgOnAcceptPairEnter          = "on_accept_pair_enter"
 	GoshawkProgOnAcceptPairExit           = "on_accept_pair_exit"
+	GoshawkProgOnAddKeyExit               = "on_add_key_exit"
+	GoshawkProgOnAddKeyFexit              = "on_add_key_fexit"
+	GoshawkProgOnAddKeyKprobe             = "on_add_key_kprobe"
+	GoshawkProgOnAddKeyKretprobe          = "on_add_key_kretprobe"
+	GoshawkProgOnAddKeyPairEnter          = "on_add_key_pair_enter"
+	GoshawkProgOnAddKeyPairExit           = "on_add_key_pair_exit"
+	GoshawkProgOnAdjtimexExit             = "on_adjtimex_exit"
+	GoshawkProgOnAdjtimexFexit            = "on_adjtimex_fexit"
+	GoshawkProgOnAdjtimexKprobe           = "on_adjtimex_kprobe"
+	GoshawkProgOnAdjtimexKretprobe        = "on_adjtimex_kretprobe"
+	GoshawkProgOnAdjtimexPairEnter        = "on_adjtimex_pair_enter"
+	GoshawkProgOnAdjtimexPairExit         = "on_adjtimex_pair_exit"
 	GoshawkProgOnBind4                    = "on_bind4"
 	GoshawkProgOnBind6                    = "on_bind6"
 	GoshawkProgOnBindDeniedFexit          = "on_bind_denied_fexit"
@@ -410,6 +435,20 @@ const (
 	GoshawkProgOnChrootKretprobe          = "on_chroot_kretprobe"
 	GoshawkProgOnChrootPairEnter          = "on_chroot_pair_enter"
 	GoshawkProgOnChrootPairExit           = "on_chroot_pair_exit"
+	GoshawkProgOnClockAdjtimeExit         = "on_clock_adjtime_exit"
+	GoshawkProgOnClockAdjtimeFexit        = "on_clock_adjtime_fexit"
+	GoshawkProgOnClockAdjtimeKprobe       = "on_clock_adjtime_kprobe"
+	GoshawkProgOnClockAdjtimeKretprobe    = "on_clock_adjtime_kretprobe"
+	GoshawkProgOnClockAdjtimePairEnter    = "on_clock_adjtime_pair_enter"
+	GoshawkProgOnClockAdjtimePairExit     = "on_clock_adjtime_pair_exit"
+	GoshawkProgOnClockSettimeExit         = "on_clock_settime_exit"
+	GoshawkProgOnClockSettimeFexit        = "on_clock_settime_fexit"
+	GoshawkProgOnClockSettimeKprobe       = "on_clock_settime_kprobe"
+	GoshawkProgOnClockSettimeKretprobe    = "on_clock_settime_kretprobe"
+	GoshawkProgOnClockSettimePairEnter    = "on_clock_settime_pair_enter"
+	GoshawkProgOnClockSettimePairExit     = "on_clock_settime_pair_exit"
+	GoshawkProgOnCloneRawTp               = "on_clone_raw_tp"
+	GoshawkProgOnCloneTpBtf               = "on_clone_tp_btf"
 	GoshawkProgOnCommitFentry             = "on_commit_fentry"
 	GoshawkProgOnCommitKprobe             = "on_commit_kprobe"
 	GoshawkProgOnConnect4                 = "on_connect4"
@@ -509,6 +548,30 @@ const (
 	GoshawkProgOnForkRawTp                = "on_fork_raw_tp"
 	GoshawkProgOnForkTpBtf                = "on_fork_tp_btf"
 	GoshawkProgOnForkTracepoint           = "on_fork_tracepoint"
+	GoshawkProgOnIoUringSetupExit         = "on_io_uring_setup_exit"
+	GoshawkProgOnIoUringSetupFexit        = "on_io_uring_setup_fexit"
+	GoshawkProgOnIoUringSetupKprobe       = "on_io_uring_setup_kprobe"
+	GoshawkProgOnIoUringSetupKretprobe    = "on_io_uring_setup_kretprobe"
+	GoshawkProgOnIoUringSetupPairEnter    = "on_io_uring_setup_pair_enter"
+	GoshawkProgOnIoUringSetupPairExit     = "on_io_uring_setup_pair_exit"
+	GoshawkProgOnKexecFileLoadExit        = "on_kexec_file_load_exit"
+	GoshawkProgOnKexecFileLoadFexit       = "on_kexec_file_load_fexit"
+	GoshawkProgOnKexecFileLoadKprobe      = "on_kexec_file_load_kprobe"
+	GoshawkProgOnKexecFileLoadKretprobe   = "on_kexec_file_load_kretprobe"
+	GoshawkProgOnKexecFileLoadPairEnter   = "on_kexec_file_load_pair_enter"
+	GoshawkProgOnKexecFileLoadPairExit    = "on_kexec_file_load_pair_exit"
+	GoshawkProgOnKexecLoadExit            = "on_kexec_load_exit"
+	GoshawkProgOnKexecLoadFexit           = "on_kexec_load_fexit"
+	GoshawkProgOnKexecLoadKprobe          = "on_kexec_load_kprobe"
+	GoshawkProgOnKexecLoadKretprobe       = "on_kexec_load_kretprobe"
+	GoshawkProgOnKexecLoadPairEnter       = "on_kexec_load_pair_enter"
+	GoshawkProgOnKexecLoadPairExit        = "on_kexec_load_pair_exit"
+	GoshawkProgOnKeyctlExit               = "on_keyctl_exit"
+	GoshawkProgOnKeyctlFexit              = "on_keyctl_fexit"
+	GoshawkProgOnKeyctlKprobe             = "on_keyctl_kprobe"
+	GoshawkProgOnKeyctlKretprobe          = "on_keyctl_kretprobe"
+	GoshawkProgOnKeyctlPairEnter          = "on_keyctl_pair_enter"
+	GoshawkProgOnKeyctlPairExit           = "on_keyctl_pair_exit"
 	GoshawkProgOnListenDeniedFexit        = "on_listen_denied_fexit"
 	GoshawkProgOnListenDeniedKprobe       = "on_listen_denied_kprobe"
 	GoshawkProgOnListenDeniedKretprobe    = "on_listen_denied_kretprobe"
@@ -584,6 +647,12 @@ const (
 	GoshawkProgOnPtraceKretprobe          = "on_ptrace_kretprobe"
 	GoshawkProgOnPtracePairEnter          = "on_ptrace_pair_enter"
 	GoshawkProgOnPtracePairExit           = "on_ptrace_pair_exit"
+	GoshawkProgOnRequestKeyExit           = "on_request_key_exit"
+	GoshawkProgOnRequestKeyFexit          = "on_request_key_fexit"
+	GoshawkProgOnRequestKeyKprobe         = "on_request_key_kprobe"
+	GoshawkProgOnRequestKeyKretprobe      = "on_request_key_kretprobe"
+	GoshawkProgOnRequestKeyPairEnter      = "on_request_key_pair_enter"
+	GoshawkProgOnRequestKeyPairExit       = "on_request_key_pair_exit"
 	GoshawkProgOnSeed                     = "on_seed"
 	GoshawkProgOnSendmsg4                 = "on_sendmsg4"
 	GoshawkProgOnSendmsg6                 = "on_sendmsg6"
@@ -609,11 +678,23 @@ const (
 	GoshawkProgOnSetresuidPairExit        = "on_setresuid_pair_exit"
 	GoshawkProgOnSetreuidPairEnter        = "on_setreuid_pair_enter"
 	GoshawkProgOnSetreuidPairExit         = "on_setreuid_pair_exit"
+	GoshawkProgOnSettimeofdayExit         = "on_settimeofday_exit"
+	GoshawkProgOnSettimeofdayFexit        = "on_settimeofday_fexit"
+	GoshawkProgOnSettimeofdayKprobe       = "on_settimeofday_kprobe"
+	GoshawkProgOnSettimeofdayKretprobe    = "on_settimeofday_kretprobe"
+	GoshawkProgOnSettimeofdayPairEnter    = "on_settimeofday_pair_enter"
+	GoshawkProgOnSettimeofdayPairExit     = "on_settimeofday_pair_exit"
 	GoshawkProgOnSetuidPairEnter          = "on_setuid_pair_enter"
 	GoshawkProgOnSetuidPairExit           = "on_setuid_pair_exit"
 	GoshawkProgOnSignalRawTp              = "on_signal_raw_tp"
 	GoshawkProgOnSignalTpBtf              = "on_signal_tp_btf"
 	GoshawkProgOnSignalTracepoint         = "on_signal_tracepoint"
+	GoshawkProgOnSocketExit               = "on_socket_exit"
+	GoshawkProgOnSocketFexit              = "on_socket_fexit"
+	GoshawkProgOnSocketKprobe             = "on_socket_kprobe"
+	GoshawkProgOnSocketKretprobe          = "on_socket_kretprobe"
+	GoshawkProgOnSocketPairEnter          = "on_socket_pair_enter"
+	GoshawkProgOnSocketPairExit           = "on_socket_pair_exit"
 	GoshawkProgOnStateRawTp               = "on_state_raw_tp"
 	GoshawkProgOnStateRawTpSecond         = "on_state_raw_tp_second"
 	GoshawkProgOnStateTpBtf               = "on_state_tp_btf"
@@ -726,6 +807,18 @@ type GoshawkProgramSpecs struct {
 	OnAcceptKprobe             *ebpf.ProgramSpec `ebpf:"on_accept_kprobe"`
 	OnAcceptPairEnter          *ebpf.ProgramSpec `ebpf:"on_accept_pair_enter"`
 	OnAcceptPairExit           *ebpf.ProgramSpec `ebpf:"on_accept_pair_exit"`
+	OnAddKeyExit               *ebpf.ProgramSpec `ebpf:"on_add_key_exit"`
+	OnAddKeyFexit              *ebpf.ProgramSpec `ebpf:"on_add_key_fexit"`
+	OnAddKeyKprobe             *ebpf.ProgramSpec `ebpf:"on_add_key_kprobe"`
+	OnAddKeyKretprobe          *ebpf.ProgramSpec `ebpf:"on_add_key_kretprobe"`
+	OnAddKeyPairEnter          *ebpf.ProgramSpec `ebpf:"on_add_key_pair_enter"`
+	OnAddKeyPairExit           *ebpf.ProgramSpec `ebpf:"on_add_key_pair_exit"`
+	OnAdjtimexExit             *ebpf.ProgramSpec `ebpf:"on_adjtimex_exit"`
+	OnAdjtimexFexit            *ebpf.ProgramSpec `ebpf:"on_adjtimex_fexit"`
+	OnAdjtimexKprobe           *ebpf.ProgramSpec `ebpf:"on_adjtimex_kprobe"`
+	OnAdjtimexKretprobe        *ebpf.ProgramSpec `ebpf:"on_adjtimex_kretprobe"`
+	OnAdjtimexPairEnter        *ebpf.ProgramSpec `ebpf:"on_adjtimex_pair_enter"`
+	OnAdjtimexPairExit         *ebpf.ProgramSpec `ebpf:"on_adjtimex_pair_exit"`
 	OnBind4                    *ebpf.ProgramSpec `ebpf:"on_bind4"`
 	OnBind6                    *ebpf.ProgramSpec `ebpf:"on_bind6"`
 	OnBindDeniedFexit          *ebpf.ProgramSpec `ebpf:"on_bind_denied_fexit"`
@@ -760,6 +853,20 @@ type GoshawkProgramSpecs struct {
 	OnChrootKretprobe          *ebpf.ProgramSpec `ebpf:"on_chroot_kretprobe"`
 	OnChrootPairEnter          *ebpf.ProgramSpec `ebpf:"on_chroot_pair_enter"`
 	OnChrootPairExit           *ebpf.ProgramSpec `ebpf:"on_chroot_pair_exit"`
+	OnClockAdjtimeExit         *ebpf.ProgramSpec `ebpf:"on_clock_adjtime_exit"`
+	OnClockAdjtimeFexit        *ebpf.ProgramSpec `ebpf:"on_clock_adjtime_fexit"`
+	OnClockAdjtimeKprobe       *ebpf.ProgramSpec `ebpf:"on_clock_adjtime_kprobe"`
+	OnClockAdjtimeKretprobe    *ebpf.ProgramSpec `ebpf:"on_clock_adjtime_kretprobe"`
+	OnClockAdjtimePairEnter    *ebpf.ProgramSpec `ebpf:"on_clock_adjtime_pair_enter"`
+	OnClockAdjtimePairExit     *ebpf.ProgramSpec `ebpf:"on_clock_adjtime_pair_exit"`
+	OnClockSettimeExit         *ebpf.ProgramSpec `ebpf:"on_clock_settime_exit"`
+	OnClockSettimeFexit        *ebpf.ProgramSpec `ebpf:"on_clock_settime_fexit"`
+	OnClockSettimeKprobe       *ebpf.ProgramSpec `ebpf:"on_clock_settime_kprobe"`
+	OnClockSettimeKretprobe    *ebpf.ProgramSpec `ebpf:"on_clock_settime_kretprobe"`
+	OnClockSettimePairEnter    *ebpf.ProgramSpec `ebpf:"on_clock_settime_pair_enter"`
+	OnClockSettimePairExit     *ebpf.ProgramSpec `ebpf:"on_clock_settime_pair_exit"`
+	OnCloneRawTp               *ebpf.ProgramSpec `ebpf:"on_clone_raw_tp"`
+	OnCloneTpBtf               *ebpf.ProgramSpec `ebpf:"on_clone_tp_btf"`
 	OnCommitFentry             *ebpf.ProgramSpec `ebpf:"on_commit_fentry"`
 	OnCommitKprobe             *ebpf.ProgramSpec `ebpf:"on_commit_kprobe"`
 	OnConnect4                 *ebpf.ProgramSpec `ebpf:"on_connect4"`
@@ -859,6 +966,30 @@ type GoshawkProgramSpecs struct {
 	OnForkRawTp                *ebpf.ProgramSpec `ebpf:"on_fork_raw_tp"`
 	OnForkTpBtf                *ebpf.ProgramSpec `ebpf:"on_fork_tp_btf"`
 	OnForkTracepoint           *ebpf.ProgramSpec `ebpf:"on_fork_tracepoint"`
+	OnIoUringSetupExit         *ebpf.ProgramSpec `ebpf:"on_io_uring_setup_exit"`
+	OnIoUringSetupFexit        *ebpf.ProgramSpec `ebpf:"on_io_uring_setup_fexit"`
+	OnIoUringSetupKprobe       *ebpf.ProgramSpec `ebpf:"on_io_uring_setup_kprobe"`
+	OnIoUringSetupKretprobe    *ebpf.ProgramSpec `ebpf:"on_io_uring_setup_kretprobe"`
+	OnIoUringSetupPairEnter    *ebpf.ProgramSpec `ebpf:"on_io_uring_setup_pair_enter"`
+	OnIoUringSetupPairExit     *ebpf.ProgramSpec `ebpf:"on_io_uring_setup_pair_exit"`
+	OnKexecFileLoadExit        *ebpf.ProgramSpec `ebpf:"on_kexec_file_load_exit"`
+	OnKexecFileLoadFexit       *ebpf.ProgramSpec `ebpf:"on_kexec_file_load_fexit"`
+	OnKexecFileLoadKprobe      *ebpf.ProgramSpec `ebpf:"on_kexec_file_load_kprobe"`
+	OnKexecFileLoadKretprobe   *ebpf.ProgramSpec `ebpf:"on_kexec_file_load_kretprobe"`
+	OnKexecFileLoadPairEnter   *ebpf.ProgramSpec `ebpf:"on_kexec_file_load_pair_enter"`
+	OnKexecFileLoadPairExit    *ebpf.ProgramSpec `ebpf:"on_kexec_file_load_pair_exit"`
+	OnKexecLoadExit            *ebpf.ProgramSpec `ebpf:"on_kexec_load_exit"`
+	OnKexecLoadFexit           *ebpf.ProgramSpec `ebpf:"on_kexec_load_fexit"`
+	OnKexecLoadKprobe          *ebpf.ProgramSpec `ebpf:"on_kexec_load_kprobe"`
+	OnKexecLoadKretprobe       *ebpf.ProgramSpec `ebpf:"on_kexec_load_kretprobe"`
+	OnKexecLoadPairEnter       *ebpf.ProgramSpec `ebpf:"on_kexec_load_pair_enter"`
+	OnKexecLoadPairExit        *ebpf.ProgramSpec `ebpf:"on_kexec_load_pair_exit"`
+	OnKeyctlExit               *ebpf.ProgramSpec `ebpf:"on_keyctl_exit"`
+	OnKeyctlFexit              *ebpf.ProgramSpec `ebpf:"on_keyctl_fexit"`
+	OnKeyctlKprobe             *ebpf.ProgramSpec `ebpf:"on_keyctl_kprobe"`
+	OnKeyctlKretprobe          *ebpf.ProgramSpec `ebpf:"on_keyctl_kretprobe"`
+	OnKeyctlPairEnter          *ebpf.ProgramSpec `ebpf:"on_keyctl_pair_enter"`
+	OnKeyctlPairExit           *ebpf.ProgramSpec `ebpf:"on_keyctl_pair_exit"`
 	OnListenDeniedFexit        *ebpf.ProgramSpec `ebpf:"on_listen_denied_fexit"`
 	OnListenDeniedKprobe       *ebpf.ProgramSpec `ebpf:"on_listen_denied_kprobe"`
 	OnListenDeniedKretprobe    *ebpf.ProgramSpec `ebpf:"on_listen_denied_kretprobe"`
@@ -934,6 +1065,12 @@ type GoshawkProgramSpecs struct {
 	OnPtraceKretprobe          *ebpf.ProgramSpec `ebpf:"on_ptrace_kretprobe"`
 	OnPtracePairEnter          *ebpf.ProgramSpec `ebpf:"on_ptrace_pair_enter"`
 	OnPtracePairExit           *ebpf.ProgramSpec `ebpf:"on_ptrace_pair_exit"`
+	OnRequestKeyExit           *ebpf.ProgramSpec `ebpf:"on_request_key_exit"`
+	OnRequestKeyFexit          *ebpf.ProgramSpec `ebpf:"on_request_key_fexit"`
+	OnRequestKeyKprobe         *ebpf.ProgramSpec `ebpf:"on_request_key_kprobe"`
+	OnRequestKeyKretprobe      *ebpf.ProgramSpec `ebpf:"on_request_key_kretprobe"`
+	OnRequestKeyPairEnter      *ebpf.ProgramSpec `ebpf:"on_request_key_pair_enter"`
+	OnRequestKeyPairExit       *ebpf.ProgramSpec `ebpf:"on_request_key_pair_exit"`
 	OnSeed                     *ebpf.ProgramSpec `ebpf:"on_seed"`
 	OnSendmsg4                 *ebpf.ProgramSpec `ebpf:"on_sendmsg4"`
 	OnSendmsg6                 *ebpf.ProgramSpec `ebpf:"on_sendmsg6"`
@@ -959,11 +1096,23 @@ type GoshawkProgramSpecs struct {
 	OnSetresuidPairExit        *ebpf.ProgramSpec `ebpf:"on_setresuid_pair_exit"`
 	OnSetreuidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setreuid_pair_enter"`
 	OnSetreuidPairExit         *ebpf.ProgramSpec `ebpf:"on_setreuid_pair_exit"`
+	OnSettimeofdayExit         *ebpf.ProgramSpec `ebpf:"on_settimeofday_exit"`
+	OnSettimeofdayFexit        *ebpf.ProgramSpec `ebpf:"on_settimeofday_fexit"`
+	OnSettimeofdayKprobe       *ebpf.ProgramSpec `ebpf:"on_settimeofday_kprobe"`
+	OnSettimeofdayKretprobe    *ebpf.ProgramSpec `ebpf:"on_settimeofday_kretprobe"`
+	OnSettimeofdayPairEnter    *ebpf.ProgramSpec `ebpf:"on_settimeofday_pair_enter"`
+	OnSettimeofdayPairExit     *ebpf.ProgramSpec `ebpf:"on_settimeofday_pair_exit"`
 	OnSetuidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setuid_pair_enter"`
 	OnSetuidPairExit           *ebpf.ProgramSpec `ebpf:"on_setuid_pair_exit"`
 	OnSignalRawTp              *ebpf.ProgramSpec `ebpf:"on_signal_raw_tp"`
 	OnSignalTpBtf              *ebpf.ProgramSpec `ebpf:"on_signal_tp_btf"`
 	OnSignalTracepoint         *ebpf.ProgramSpec `ebpf:"on_signal_tracepoint"`
+	OnSocketExit               *ebpf.ProgramSpec `ebpf:"on_socket_exit"`
+	OnSocketFexit              *ebpf.ProgramSpec `ebpf:"on_socket_fexit"`
+	OnSocketKprobe             *ebpf.ProgramSpec `ebpf:"on_socket_kprobe"`
+	OnSocketKretprobe          *ebpf.ProgramSpec `ebpf:"on_socket_kretprobe"`
+	OnSocketPairEnter          *ebpf.ProgramSpec `ebpf:"on_socket_pair_enter"`
+	OnSocketPairExit           *ebpf.ProgramSpec `ebpf:"on_socket_pair_exit"`
 	OnStateRawTp               *ebpf.ProgramSpec `ebpf:"on_state_raw_tp"`
 	OnStateRawTpSecond         *ebpf.ProgramSpec `ebpf:"on_state_raw_tp_second"`
 	OnStateTpBtf               *ebpf.ProgramSpec `ebpf:"on_state_tp_btf"`
@@ -1162,6 +1311,18 @@ type GoshawkPrograms struct {
 	OnAcceptKprobe             *ebpf.Program `ebpf:"on_accept_kprobe"`
 	OnAcceptPairEnter          *ebpf.Program `ebpf:"on_accept_pair_enter"`
 	OnAcceptPairExit           *ebpf.Program `ebpf:"on_accept_pair_exit"`
+	OnAddKeyExit               *ebpf.Program `ebpf:"on_add_key_exit"`
+	OnAddKeyFexit              *ebpf.Program `ebpf:"on_add_key_fexit"`
+	OnAddKeyKprobe             *ebpf.Program `ebpf:"on_add_key_kprobe"`
+	OnAddKeyKretprobe          *ebpf.Program `ebpf:"on_add_key_kretprobe"`
+	OnAddKeyPairEnter          *ebpf.Program `ebpf:"on_add_key_pair_enter"`
+	OnAddKeyPairExit           *ebpf.Program `ebpf:"on_add_key_pair_exit"`
+	OnAdjtimexExit             *ebpf.Program `ebpf:"on_adjtimex_exit"`
+	OnAdjtimexFexit            *ebpf.Program `ebpf:"on_adjtimex_fexit"`
+	OnAdjtimexKprobe           *ebpf.Program `ebpf:"on_adjtimex_kprobe"`
+	OnAdjtimexKretprobe        *ebpf.Program `ebpf:"on_adjtimex_kretprobe"`
+	OnAdjtimexPairEnter        *ebpf.Program `ebpf:"on_adjtimex_pair_enter"`
+	OnAdjtimexPairExit         *ebpf.Program `ebpf:"on_adjtimex_pair_exit"`
 	OnBind4                    *ebpf.Program `ebpf:"on_bind4"`
 	OnBind6                    *ebpf.Program `ebpf:"on_bind6"`
 	OnBindDeniedFexit          *ebpf.Program `ebpf:"on_bind_denied_fexit"`
@@ -1196,6 +1357,20 @@ type GoshawkPrograms struct {
 	OnChrootKretprobe          *ebpf.Program `ebpf:"on_chroot_kretprobe"`
 	OnChrootPairEnter          *ebpf.Program `ebpf:"on_chroot_pair_enter"`
 	OnChrootPairExit           *ebpf.Program `ebpf:"on_chroot_pair_exit"`
+	OnClockAdjtimeExit         *ebpf.Program `ebpf:"on_clock_adjtime_exit"`
+	OnClockAdjtimeFexit        *ebpf.Program `ebpf:"on_clock_adjtime_fexit"`
+	OnClockAdjtimeKprobe       *ebpf.Program `ebpf:"on_clock_adjtime_kprobe"`
+	OnClockAdjtimeKretprobe    *ebpf.Program `ebpf:"on_clock_adjtime_kretprobe"`
+	OnClockAdjtimePairEnter    *ebpf.Program `ebpf:"on_clock_adjtime_pair_enter"`
+	OnClockAdjtimePairExit     *ebpf.Program `ebpf:"on_clock_adjtime_pair_exit"`
+	OnClockSettimeExit         *ebpf.Program `ebpf:"on_clock_settime_exit"`
+	OnClockSettimeFexit        *ebpf.Program `ebpf:"on_clock_settime_fexit"`
+	OnClockSettimeKprobe       *ebpf.Program `ebpf:"on_clock_settime_kprobe"`
+	OnClockSettimeKretprobe    *ebpf.Program `ebpf:"on_clock_settime_kretprobe"`
+	OnClockSettimePairEnter    *ebpf.Program `ebpf:"on_clock_settime_pair_enter"`
+	OnClockSettimePairExit     *ebpf.Program `ebpf:"on_clock_settime_pair_exit"`
+	OnCloneRawTp               *ebpf.Program `ebpf:"on_clone_raw_tp"`
+	OnCloneTpBtf               *ebpf.Program `ebpf:"on_clone_tp_btf"`
 	OnCommitFentry             *ebpf.Program `ebpf:"on_commit_fentry"`
 	OnCommitKprobe             *ebpf.Program `ebpf:"on_commit_kprobe"`
 	OnConnect4                 *ebpf.Program `ebpf:"on_connect4"`
@@ -1295,6 +1470,30 @@ type GoshawkPrograms struct {
 	OnForkRawTp                *ebpf.Program `ebpf:"on_fork_raw_tp"`
 	OnForkTpBtf                *ebpf.Program `ebpf:"on_fork_tp_btf"`
 	OnForkTracepoint           *ebpf.Program `ebpf:"on_fork_tracepoint"`
+	OnIoUringSetupExit         *ebpf.Program `ebpf:"on_io_uring_setup_exit"`
+	OnIoUringSetupFexit        *ebpf.Program `ebpf:"on_io_uring_setup_fexit"`
+	OnIoUringSetupKprobe       *ebpf.Program `ebpf:"on_io_uring_setup_kprobe"`
+	OnIoUringSetupKretprobe    *ebpf.Program `ebpf:"on_io_uring_setup_kretprobe"`
+	OnIoUringSetupPairEnter    *ebpf.Program `ebpf:"on_io_uring_setup_pair_enter"`
+	OnIoUringSetupPairExit     *ebpf.Program `ebpf:"on_io_uring_setup_pair_exit"`
+	OnKexecFileLoadExit        *ebpf.Program `ebpf:"on_kexec_file_load_exit"`
+	OnKexecFileLoadFexit       *ebpf.Program `ebpf:"on_kexec_file_load_fexit"`
+	OnKexecFileLoadKprobe      *ebpf.Program `ebpf:"on_kexec_file_load_kprobe"`
+	OnKexecFileLoadKretprobe   *ebpf.Program `ebpf:"on_kexec_file_load_kretprobe"`
+	OnKexecFileLoadPairEnter   *ebpf.Program `ebpf:"on_kexec_file_load_pair_enter"`
+	OnKexecFileLoadPairExit    *ebpf.Program `ebpf:"on_kexec_file_load_pair_exit"`
+	OnKexecLoadExit            *ebpf.Program `ebpf:"on_kexec_load_exit"`
+	OnKexecLoadFexit           *ebpf.Program `ebpf:"on_kexec_load_fexit"`
+	OnKexecLoadKprobe          *ebpf.Program `ebpf:"on_kexec_load_kprobe"`
+	OnKexecLoadKretprobe       *ebpf.Program `ebpf:"on_kexec_load_kretprobe"`
+	OnKexecLoadPairEnter       *ebpf.Program `ebpf:"on_kexec_load_pair_enter"`
+	OnKexecLoadPairExit        *ebpf.Program `ebpf:"on_kexec_load_pair_exit"`
+	OnKeyctlExit               *ebpf.Program `ebpf:"on_keyctl_exit"`
+	OnKeyctlFexit              *ebpf.Program `ebpf:"on_keyctl_fexit"`
+	OnKeyctlKprobe             *ebpf.Program `ebpf:"on_keyctl_kprobe"`
+	OnKeyctlKretprobe          *ebpf.Program `ebpf:"on_keyctl_kretprobe"`
+	OnKeyctlPairEnter          *ebpf.Program `ebpf:"on_keyctl_pair_enter"`
+	OnKeyctlPairExit           *ebpf.Program `ebpf:"on_keyctl_pair_exit"`
 	OnListenDeniedFexit        *ebpf.Program `ebpf:"on_listen_denied_fexit"`
 	OnListenDeniedKprobe       *ebpf.Program `ebpf:"on_listen_denied_kprobe"`
 	OnListenDeniedKretprobe    *ebpf.Program `ebpf:"on_listen_denied_kretprobe"`
@@ -1370,6 +1569,12 @@ type GoshawkPrograms struct {
 	OnPtraceKretprobe          *ebpf.Program `ebpf:"on_ptrace_kretprobe"`
 	OnPtracePairEnter          *ebpf.Program `ebpf:"on_ptrace_pair_enter"`
 	OnPtracePairExit           *ebpf.Program `ebpf:"on_ptrace_pair_exit"`
+	OnRequestKeyExit           *ebpf.Program `ebpf:"on_request_key_exit"`
+	OnRequestKeyFexit          *ebpf.Program `ebpf:"on_request_key_fexit"`
+	OnRequestKeyKprobe         *ebpf.Program `ebpf:"on_request_key_kprobe"`
+	OnRequestKeyKretprobe      *ebpf.Program `ebpf:"on_request_key_kretprobe"`
+	OnRequestKeyPairEnter      *ebpf.Program `ebpf:"on_request_key_pair_enter"`
+	OnRequestKeyPairExit       *ebpf.Program `ebpf:"on_request_key_pair_exit"`
 	OnSeed                     *ebpf.Program `ebpf:"on_seed"`
 	OnSendmsg4                 *ebpf.Program `ebpf:"on_sendmsg4"`
 	OnSendmsg6                 *ebpf.Program `ebpf:"on_sendmsg6"`
@@ -1395,11 +1600,23 @@ type GoshawkPrograms struct {
 	OnSetresuidPairExit        *ebpf.Program `ebpf:"on_setresuid_pair_exit"`
 	OnSetreuidPairEnter        *ebpf.Program `ebpf:"on_setreuid_pair_enter"`
 	OnSetreuidPairExit         *ebpf.Program `ebpf:"on_setreuid_pair_exit"`
+	OnSettimeofdayExit         *ebpf.Program `ebpf:"on_settimeofday_exit"`
+	OnSettimeofdayFexit        *ebpf.Program `ebpf:"on_settimeofday_fexit"`
+	OnSettimeofdayKprobe       *ebpf.Program `ebpf:"on_settimeofday_kprobe"`
+	OnSettimeofdayKretprobe    *ebpf.Program `ebpf:"on_settimeofday_kretprobe"`
+	OnSettimeofdayPairEnter    *ebpf.Program `ebpf:"on_settimeofday_pair_enter"`
+	OnSettimeofdayPairExit     *ebpf.Program `ebpf:"on_settimeofday_pair_exit"`
 	OnSetuidPairEnter          *ebpf.Program `ebpf:"on_setuid_pair_enter"`
 	OnSetuidPairExit           *ebpf.Program `ebpf:"on_setuid_pair_exit"`
 	OnSignalRawTp              *ebpf.Program `ebpf:"on_signal_raw_tp"`
 	OnSignalTpBtf              *ebpf.Program `ebpf:"on_signal_tp_btf"`
 	OnSignalTracepoint         *ebpf.Program `ebpf:"on_signal_tracepoint"`
+	OnSocketExit               *ebpf.Program `ebpf:"on_socket_exit"`
+	OnSocketFexit              *ebpf.Program `ebpf:"on_socket_fexit"`
+	OnSocketKprobe             *ebpf.Program `ebpf:"on_socket_kprobe"`
+	OnSocketKretprobe          *ebpf.Program `ebpf:"on_socket_kretprobe"`
+	OnSocketPairEnter          *ebpf.Program `ebpf:"on_socket_pair_enter"`
+	OnSocketPairExit           *ebpf.Program `ebpf:"on_socket_pair_exit"`
 	OnStateRawTp               *ebpf.Program `ebpf:"on_state_raw_tp"`
 	OnStateRawTpSecond         *ebpf.Program `ebpf:"on_state_raw_tp_second"`
 	OnStateTpBtf               *ebpf.Program `ebpf:"on_state_tp_btf"`
@@ -1438,6 +1655,18 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnAcceptKprobe,
 		p.OnAcceptPairEnter,
 		p.OnAcceptPairExit,
+		p.OnAddKeyExit,
+		p.OnAddKeyFexit,
+		p.OnAddKeyKprobe,
+		p.OnAddKeyKretprobe,
+		p.OnAddKeyPairEnter,
+		p.OnAddKeyPairExit,
+		p.OnAdjtimexExit,
+		p.OnAdjtimexFexit,
+		p.OnAdjtimexKprobe,
+		p.OnAdjtimexKretprobe,
+		p.OnAdjtimexPairEnter,
+		p.OnAdjtimexPairExit,
 		p.OnBind4,
 		p.OnBind6,
 		p.OnBindDeniedFexit,
@@ -1472,6 +1701,20 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnChrootKretprobe,
 		p.OnChrootPairEnter,
 		p.OnChrootPairExit,
+		p.OnClockAdjtimeExit,
+		p.OnClockAdjtimeFexit,
+		p.OnClockAdjtimeKprobe,
+		p.OnClockAdjtimeKretprobe,
+		p.OnClockAdjtimePairEnter,
+		p.OnClockAdjtimePairExit,
+		p.OnClockSettimeExit,
+		p.OnClockSettimeFexit,
+		p.OnClockSettimeKprobe,
+		p.OnClockSettimeKretprobe,
+		p.OnClockSettimePairEnter,
+		p.OnClockSettimePairExit,
+		p.OnCloneRawTp,
+		p.OnCloneTpBtf,
 		p.OnCommitFentry,
 		p.OnCommitKprobe,
 		p.OnConnect4,
@@ -1571,6 +1814,30 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnForkRawTp,
 		p.OnForkTpBtf,
 		p.OnForkTracepoint,
+		p.OnIoUringSetupExit,
+		p.OnIoUringSetupFexit,
+		p.OnIoUringSetupKprobe,
+		p.OnIoUringSetupKretprobe,
+		p.OnIoUringSetupPairEnter,
+		p.OnIoUringSetupPairExit,
+		p.OnKexecFileLoadExit,
+		p.OnKexecFileLoadFexit,
+		p.OnKexecFileLoadKprobe,
+		p.OnKexecFileLoadKretprobe,
+		p.OnKexecFileLoadPairEnter,
+		p.OnKexecFileLoadPairExit,
+		p.OnKexecLoadExit,
+		p.OnKexecLoadFexit,
+		p.OnKexecLoadKprobe,
+		p.OnKexecLoadKretprobe,
+		p.OnKexecLoadPairEnter,
+		p.OnKexecLoadPairExit,
+		p.OnKeyctlExit,
+		p.OnKeyctlFexit,
+		p.OnKeyctlKprobe,
+		p.OnKeyctlKretprobe,
+		p.OnKeyctlPairEnter,
+		p.OnKeyctlPairExit,
 		p.OnListenDeniedFexit,
 		p.OnListenDeniedKprobe,
 		p.OnListenDeniedKretprobe,
@@ -1646,6 +1913,12 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnPtraceKretprobe,
 		p.OnPtracePairEnter,
 		p.OnPtracePairExit,
+		p.OnRequestKeyExit,
+		p.OnRequestKeyFexit,
+		p.OnRequestKeyKprobe,
+		p.OnRequestKeyKretprobe,
+		p.OnRequestKeyPairEnter,
+		p.OnRequestKeyPairExit,
 		p.OnSeed,
 		p.OnSendmsg4,
 		p.OnSendmsg6,
@@ -1671,11 +1944,23 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnSetresuidPairExit,
 		p.OnSetreuidPairEnter,
 		p.OnSetreuidPairExit,
+		p.OnSettimeofdayExit,
+		p.OnSettimeofdayFexit,
+		p.OnSettimeofdayKprobe,
+		p.OnSettimeofdayKretprobe,
+		p.OnSettimeofdayPairEnter,
+		p.OnSettimeofdayPairExit,
 		p.OnSetuidPairEnter,
 		p.OnSetuidPairExit,
 		p.OnSignalRawTp,
 		p.OnSignalTpBtf,
 		p.OnSignalTracepoint,
+		p.OnSocketExit,
+		p.OnSocketFexit,
+		p.OnSocketKprobe,
+		p.OnSocketKretprobe,
+		p.OnSocketPairEnter,
+		p.OnSocketPairExit,
 		p.OnStateRawTp,
 		p.OnStateRawTpSecond,
 		p.OnStateTpBtf,

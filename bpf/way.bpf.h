@@ -89,13 +89,12 @@ int on_bind6(struct bpf_sock *ctx)
 	return bound(ctx);
 }
 
-/* TCP is told by its changes of state. The socket is not bound or connected yet. */
-static __noinline int connects(struct bpf_sock_addr *ctx, u16 family)
+/* A connect of a datagram socket, or what passes for one, to the address that the kernel holds. */
+static __noinline int emit_towards(struct bpf_sock_addr *ctx, u16 family, int result)
 {
+	const struct sock *sk = whole(ctx->sk);
 	struct rec_socket *r;
 
-	if (ctx->type != SOCK_DGRAM || !other_way(KIND_CONNECT, cgroup_task_regs) || !wanted(KIND_CONNECT))
-		return 1;
 	COUNT(KIND_CONNECT, generated);
 	r = RESERVE(bulk, struct rec_socket);
 	if (!r) {
@@ -103,10 +102,13 @@ static __noinline int connects(struct bpf_sock_addr *ctx, u16 family)
 		return 1;
 	}
 	fill_head(&r->head, (struct task_struct *)bpf_get_current_task(), KIND_CONNECT, sizeof(*r));
-	fill_sock(r, whole(ctx->sk));
+	fill_sock(r, sk);
 	r->family = family;
-	r->result = -EINPROGRESS;
-	if (family == AF_INET) {
+	r->result = result;
+	if (family == AF_INET) { /* also of an IPv6 socket */
+		__builtin_memset(r->local, 0, sizeof(r->local));
+		__builtin_memset(r->remote, 0, sizeof(r->remote));
+		BPF_CORE_READ_INTO((u32 *)r->local, sk, __sk_common.skc_rcv_saddr);
 		*(u32 *)r->remote = ctx->user_ip4;
 	} else {
 		*(u32 *)r->remote = ctx->user_ip6[0];
@@ -117,6 +119,14 @@ static __noinline int connects(struct bpf_sock_addr *ctx, u16 family)
 	r->remote_port = bpf_ntohs(ctx->user_port);
 	SUBMIT(bulk, r);
 	return 1;
+}
+
+/* TCP is told by its changes of state. The socket is not bound or connected yet. */
+static __noinline int connects(struct bpf_sock_addr *ctx, u16 family)
+{
+	if (ctx->type != SOCK_DGRAM || !other_way(KIND_CONNECT, cgroup_task_regs) || !wanted(KIND_CONNECT))
+		return 1;
+	return emit_towards(ctx, family, -EINPROGRESS);
 }
 
 SEC("cgroup/connect4")

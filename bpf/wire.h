@@ -34,6 +34,7 @@ enum kind {
 	KIND_NAMESPACE = 18,
 	KIND_MEMORY = 19,
 	KIND_CONTAINER = 21,
+	KIND_SYSCALL = 25,
 	KIND_MAX = 32, /* size of the counter table, not a kind */
 };
 
@@ -84,10 +85,11 @@ enum act_call {
 	ACT_SETNS = 12,
 	ACT_UNSHARE = 13,
 	ACT_CHROOT = 14,
+	ACT_CLONE = 15,
 	ACT_MEMFD_CREATE = 16,
 	ACT_MPROTECT = 17,
 	ACT_MMAP = 18,
-	ACT_SETUID = 32, /* the rest change credentials */
+	ACT_SETUID = 32, /* from here on they change credentials */
 	ACT_SETGID = 33,
 	ACT_SETREUID = 34,
 	ACT_SETREGID = 35,
@@ -97,6 +99,17 @@ enum act_call {
 	ACT_SETFSGID = 39,
 	ACT_SETGROUPS = 40,
 	ACT_CAPSET = 41,
+	ACT_SOCKET = 64, /* the rest few programs have reason for */
+	ACT_IO_URING_SETUP = 65,
+	ACT_KEXEC_LOAD = 66,
+	ACT_KEXEC_FILE_LOAD = 67,
+	ACT_SETTIMEOFDAY = 68,
+	ACT_CLOCK_SETTIME = 69,
+	ACT_CLOCK_ADJTIME = 70,
+	ACT_ADJTIMEX = 71,
+	ACT_KEYCTL = 72,
+	ACT_ADD_KEY = 73,
+	ACT_REQUEST_KEY = 74,
 };
 
 /* What was done to a file (file.bpf.h). */
@@ -233,13 +246,13 @@ struct rec_cgroup {
 struct rec_act {
 	struct rec_head head;
 	__u64 args[5];
-	__u64 object;	    /* bpf: id of the program; setns: inode of the namespace */
+	__u64 object;	    /* bpf: id of the program; setns: inode of the namespace; of clocks: seconds */
 	struct span source; /* mount: device or directory; memfd: name; bpf: program; module: name */
 	struct span target; /* mount point, new root; module: names of its file, as rec_exec.path */
 	struct span type;   /* of file system; bpf: name of the tracepoint */
 	struct span data;   /* of mount(2) */
 	wire_errno result;
-	__u32 value; /* bpf: type of the program */
+	__u32 value; /* bpf: type of the program; io_uring_setup: flags */
 	__u16 call;  /* enum act_call */
 	__u16 pad[3];
 };

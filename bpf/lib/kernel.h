@@ -65,6 +65,7 @@ struct cred {
 	kuid_t uid, suid, euid, fsuid;
 	kgid_t gid, sgid, egid, fsgid;
 	kernel_cap_t cap_inheritable, cap_permitted, cap_effective, cap_ambient;
+	void *user_ns;
 };
 /* Without CONFIG_UIDGID_STRICT_TYPE_CHECKS, which went in 3.14. */
 struct cred___plain {
@@ -247,6 +248,7 @@ struct nsproxy {
 	void *pid_ns_for_children;
 	struct net *net_ns;
 	void *time_ns;
+	void *time_ns_for_children;
 	void *cgroup_ns;
 };
 struct pid_namespace {

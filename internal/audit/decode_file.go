@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -215,27 +216,20 @@ func (d *decoder) fileArgument(g *bundle) string {
 	return d.strings.get(b)
 }
 
-// flagName is a bit of a call's flags.
-type flagName struct {
-	bit  uint64
-	name string
-}
-
 // genericFlags are the flags of open(2) that have the same value on all four
-// architectures (include/uapi/asm-generic/fcntl.h), and armFlags and x86Flags those that
-// have not.
+// architectures (include/uapi/asm-generic/fcntl.h); the others add those that have not.
 var (
-	genericFlags = []flagName{
+	genericFlags = event.Flags{
 		{0o100, "O_CREAT"}, {0o200, "O_EXCL"}, {0o400, "O_NOCTTY"}, {0o1000, "O_TRUNC"}, {0o2000, "O_APPEND"},
 		{0o4000, "O_NONBLOCK"}, {0o4010000, "O_SYNC"}, {0o10000, "O_DSYNC"}, {0o1000000, "O_NOATIME"},
 		{0o2000000, "O_CLOEXEC"}, {0o10000000, "O_PATH"},
 	}
-	x86Flags = []flagName{
+	x86Flags = slices.Concat(genericFlags, event.Flags{
 		{0o20200000, "O_TMPFILE"}, {0o40000, "O_DIRECT"}, {0o200000, "O_DIRECTORY"}, {0o400000, "O_NOFOLLOW"},
-	}
-	armFlags = []flagName{
+	})
+	armFlags = slices.Concat(genericFlags, event.Flags{
 		{0o20040000, "O_TMPFILE"}, {0o200000, "O_DIRECT"}, {0o40000, "O_DIRECTORY"}, {0o100000, "O_NOFOLLOW"},
-	}
+	})
 )
 
 func appendOpenFlags(b []byte, arch uint32, flags uint64) []byte {
@@ -245,33 +239,5 @@ func appendOpenFlags(b []byte, arch uint32, flags uint64) []byte {
 	if arch == archARM || arch == archAArch64 {
 		own, largeFile = armFlags, 0o400000
 	}
-	flags &^= 3 | largeFile
-	b, flags = appendFlags(b, genericFlags, flags)
-	b, flags = appendFlags(b, own, flags)
-	return appendRest(b, flags)
-}
-
-// appendFlags appends the names of bits after a |, and returns the bits that have none.
-func appendFlags(b []byte, names []flagName, flags uint64) ([]byte, uint64) {
-	for _, f := range names {
-		if flags&f.bit == f.bit && f.bit != 0 {
-			if len(b) > 0 {
-				b = append(b, '|')
-			}
-			b = append(b, f.name...)
-			flags &^= f.bit
-		}
-	}
-	return b, flags
-}
-
-// appendRest appends bits without a name.
-func appendRest(b []byte, flags uint64) []byte {
-	if flags == 0 {
-		return b
-	}
-	if len(b) > 0 {
-		b = append(b, '|')
-	}
-	return strconv.AppendUint(append(b, "0x"...), flags, 16)
+	return own.Append(b, flags&^(3|largeFile))
 }

@@ -157,7 +157,7 @@ func (d *decoder) ptrace(g *bundle) {
 	e.TargetUID = unset
 	place := 0
 	if e.Request = c.def.name; e.Request == "ptrace" {
-		e.Request, place = requestName(c.args[0]), 1
+		e.Request, place = event.PtraceRequest(c.args[0]), 1
 	}
 	if text, ok := g.find(typeObjPID); ok {
 		o := d.object(text)
@@ -167,25 +167,6 @@ func (d *decoder) ptrace(g *bundle) {
 	} else if n > 0 {
 		e.TargetPID = uint32(n)
 	}
-}
-
-// requests are those of linux/ptrace.h, the same on all architectures.
-var requests = map[uint64]string{
-	0: "traceme", 1: "peektext", 2: "peekdata", 3: "peekusr", 4: "poketext", 5: "pokedata", 6: "pokeusr", 7: "cont",
-	8: "kill", 9: "singlestep", 12: "getregs", 13: "setregs", 14: "getfpregs", 15: "setfpregs", 16: "attach",
-	17: "detach", 24: "syscall", 0x4200: "setoptions", 0x4201: "geteventmsg", 0x4202: "getsiginfo",
-	0x4203: "setsiginfo", 0x4204: "getregset", 0x4205: "setregset", 0x4206: "seize", 0x4207: "interrupt",
-	0x4208: "listen", 0x4209: "peeksiginfo", 0x420a: "getsigmask", 0x420b: "setsigmask",
-	0x420c: "seccomp_get_filter", 0x420d: "seccomp_get_metadata", 0x420e: "get_syscall_info",
-	0x420f: "get_rseq_configuration", 0x4210: "set_syscall_user_dispatch_config",
-	0x4211: "get_syscall_user_dispatch_config", 0x4212: "set_syscall_info",
-}
-
-func requestName(n uint64) string {
-	if s, ok := requests[n]; ok {
-		return s
-	}
-	return strconv.FormatUint(n, 10)
 }
 
 // signal decodes the calls that send signals: an event for each process that one went to.
@@ -239,15 +220,10 @@ func (d *decoder) module(g *bundle) {
 	switch c.def.name {
 	case "delete_module":
 		e.Operation = "unload"
-		b, rest := appendFlags(nil, []flagName{{unix.O_NONBLOCK, "O_NONBLOCK"}, {unix.O_TRUNC, "O_TRUNC"}}, c.args[1])
-		e.Flags = d.strings.get(appendRest(b, rest))
+		flags := event.Flags{{unix.O_NONBLOCK, "O_NONBLOCK"}, {unix.O_TRUNC, "O_TRUNC"}}
+		e.Flags = d.strings.get(flags.Append(nil, c.args[1]))
 	case "finit_module":
-		b, rest := appendFlags(nil, []flagName{
-			{unix.MODULE_INIT_IGNORE_MODVERSIONS, "MODULE_INIT_IGNORE_MODVERSIONS"},
-			{unix.MODULE_INIT_IGNORE_VERMAGIC, "MODULE_INIT_IGNORE_VERMAGIC"},
-			{4, "MODULE_INIT_COMPRESSED_FILE"}, // linux/module.h, from 5.17
-		}, c.args[2])
-		e.Flags = d.strings.get(appendRest(b, rest))
+		e.Flags = d.strings.get(event.ModuleFlags.Append(nil, c.args[2]))
 	}
 	text, ok := g.find(typeKernModule)
 	if !ok {
@@ -260,30 +236,6 @@ func (d *decoder) module(g *bundle) {
 		}
 	}
 }
-
-// mountFlags are those of mount(2), and umountFlags those of umount2(2) (linux/mount.h).
-var (
-	mountFlags = []flagName{
-		{unix.MS_RDONLY, "MS_RDONLY"}, {unix.MS_NOSUID, "MS_NOSUID"}, {unix.MS_NODEV, "MS_NODEV"},
-		{unix.MS_NOEXEC, "MS_NOEXEC"}, {unix.MS_SYNCHRONOUS, "MS_SYNCHRONOUS"}, {unix.MS_REMOUNT, "MS_REMOUNT"},
-		{unix.MS_MANDLOCK, "MS_MANDLOCK"}, {unix.MS_DIRSYNC, "MS_DIRSYNC"}, {unix.MS_NOSYMFOLLOW, "MS_NOSYMFOLLOW"},
-		{unix.MS_NOATIME, "MS_NOATIME"}, {unix.MS_NODIRATIME, "MS_NODIRATIME"}, {unix.MS_BIND, "MS_BIND"},
-		{unix.MS_MOVE, "MS_MOVE"}, {unix.MS_REC, "MS_REC"}, {unix.MS_SILENT, "MS_SILENT"},
-		{unix.MS_POSIXACL, "MS_POSIXACL"}, {unix.MS_UNBINDABLE, "MS_UNBINDABLE"}, {unix.MS_PRIVATE, "MS_PRIVATE"},
-		{unix.MS_SLAVE, "MS_SLAVE"}, {unix.MS_SHARED, "MS_SHARED"}, {unix.MS_RELATIME, "MS_RELATIME"},
-		{unix.MS_I_VERSION, "MS_I_VERSION"}, {unix.MS_STRICTATIME, "MS_STRICTATIME"}, {unix.MS_LAZYTIME, "MS_LAZYTIME"},
-	}
-	umountFlags = []flagName{
-		{unix.MNT_FORCE, "MNT_FORCE"}, {unix.MNT_DETACH, "MNT_DETACH"}, {unix.MNT_EXPIRE, "MNT_EXPIRE"},
-		{unix.UMOUNT_NOFOLLOW, "UMOUNT_NOFOLLOW"},
-	}
-	moveFlags = []flagName{
-		{unix.MOVE_MOUNT_F_SYMLINKS, "MOVE_MOUNT_F_SYMLINKS"}, {unix.MOVE_MOUNT_F_AUTOMOUNTS, "MOVE_MOUNT_F_AUTOMOUNTS"},
-		{unix.MOVE_MOUNT_F_EMPTY_PATH, "MOVE_MOUNT_F_EMPTY_PATH"}, {unix.MOVE_MOUNT_T_SYMLINKS, "MOVE_MOUNT_T_SYMLINKS"},
-		{unix.MOVE_MOUNT_T_AUTOMOUNTS, "MOVE_MOUNT_T_AUTOMOUNTS"}, {unix.MOVE_MOUNT_T_EMPTY_PATH, "MOVE_MOUNT_T_EMPTY_PATH"},
-		{unix.MOVE_MOUNT_SET_GROUP, "MOVE_MOUNT_SET_GROUP"},
-	}
-)
 
 // mount decodes the calls that change mount trees. Audit tells the files that were looked
 // up: the mount point, and the source where that is a file.
@@ -303,17 +255,18 @@ func (d *decoder) mount(g *bundle) {
 		}
 		return ""
 	}
-	flags, names := c.args[3], mountFlags
+	var names event.Flags
+	var flags uint64
 	switch c.def.name {
 	case "mount":
-		e.Operation = mountOperation(flags)
+		e.Operation, flags = event.MountOperation(c.args[3])
+		names = event.MountFlags
 		e.Target, e.Source = at(0), at(1)
 	case "umount", "umount2":
 		e.Operation = "umount"
 		e.Target = at(0)
-		flags, names = c.args[1], umountFlags
-		if c.def.name == "umount" {
-			flags = 0
+		if c.def.name == "umount2" {
+			flags, names = c.args[1], event.UmountFlags
 		}
 	case "move_mount":
 		e.Operation = "move"
@@ -321,35 +274,12 @@ func (d *decoder) mount(g *bundle) {
 		if len(d.items) == 1 { // the source was named by a descriptor: a new mount
 			e.Operation, e.Source, e.Target = "mount", "", at(0)
 		}
-		flags, names = 0, moveFlags // the fifth argument, which records do not hold
 	case "mount_setattr":
 		e.Operation = "attributes"
 		e.Target = at(0)
-		flags = 0
 	case "pivot_root":
 		e.Operation = "pivot_root"
 		e.Source, e.Target = at(0), at(1)
-		flags = 0
 	}
-	const magic = 0xc0ed0000 // MS_MGC_VAL, which programs of old had to add
-	if c.def.name == "mount" && flags&0xffff0000 == magic {
-		flags &^= 0xffff0000
-	}
-	b, rest := appendFlags(nil, names, flags)
-	e.Flags = d.strings.get(appendRest(b, rest))
-}
-
-// mountOperation says what mount(2) does with flags, which it looks at in this order.
-func mountOperation(flags uint64) string {
-	switch {
-	case flags&unix.MS_REMOUNT != 0:
-		return "remount"
-	case flags&unix.MS_BIND != 0:
-		return "bind"
-	case flags&(unix.MS_SHARED|unix.MS_PRIVATE|unix.MS_SLAVE|unix.MS_UNBINDABLE) != 0:
-		return "propagation"
-	case flags&unix.MS_MOVE != 0:
-		return "move"
-	}
-	return "mount"
+	e.Flags = d.strings.get(names.Append(nil, flags))
 }

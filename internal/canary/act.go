@@ -59,6 +59,17 @@ func acts(r *round) []*trial {
 		_, _, err := unix.Syscall(unix.SYS_BPF, 9, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 		return refused(err)
 	})
+	do(event.KindSyscall, "syscall", "set the clock to what no clock takes", func(e event.Event) bool {
+		_, ok := e.(*event.Syscall)
+		return ok
+	}, func() error {
+		never := unix.Timespec{Sec: -int64(r.number)} // EINVAL, or EPERM without the capability
+		_, _, err := unix.Syscall(unix.SYS_CLOCK_SETTIME, unix.CLOCK_REALTIME, uintptr(unsafe.Pointer(&never)), 0)
+		if err == unix.EPERM {
+			return nil
+		}
+		return refused(err)
+	})
 	do(event.KindCredential, "credential", "open files as another user", func(e event.Event) bool {
 		x, ok := e.(*event.Credential)
 		return ok && x.NewFSUID == r.number
@@ -112,6 +123,8 @@ func (r *round) acted(e event.Event) bool {
 		return e.Operation == "memfd_create" && strings.HasSuffix(e.Name, r.nonce)
 	case *event.Ptrace:
 		return e.TargetPID == r.number || e.TargetPID == 0 && e.Result == "ESRCH"
+	case *event.Syscall:
+		return e.Value == -int64(r.number)
 	case *event.BPF:
 		return e.AttachType == r.number
 	case *event.Credential:

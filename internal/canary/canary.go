@@ -244,6 +244,7 @@ var Untried = map[string]string{
 	"connect_below": "it tells of what comes by no native system call",
 	"io_uring":      "it tells of what comes by io_uring",
 	"module":        "it takes a module to load and unload",
+	"clone":         "it stands where hook fork does, and tells of processes with namespaces of their own",
 }
 
 // lostByKind sums what was lost on the way from the kernel, by kind.

@@ -77,7 +77,7 @@ func watch(t *testing.T, o sensor.Options) *watched {
 
 // untried are hooks of which nothing is done: those below others, which tell the same, and
 // that of modules.
-var untried = []string{"bind_below", "connect_below", "io_uring", "module"}
+var untried = []string{"bind_below", "connect_below", "io_uring", "module", "clone"}
 
 func TestLiveEverythingIsTold(t *testing.T) {
 	w := watch(t, sensor.Options{})

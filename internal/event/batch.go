@@ -29,6 +29,7 @@ type Batch struct {
 	bpf        slab[BPF]
 	namespace  slab[Namespace]
 	memory     slab[Memory]
+	syscall    slab[Syscall]
 }
 
 // slab hands out the elements of chunks that never move.
@@ -64,7 +65,7 @@ func (b *Batch) Release() {
 	b.file.used, b.credential.used, b.ptrace.used, b.signal.used = 0, 0, 0, 0
 	b.module.used, b.mount.used, b.user.used, b.policy.used = 0, 0, 0, 0
 	b.container.used, b.alert.used = 0, 0
-	b.bpf.used, b.namespace.used, b.memory.used = 0, 0, 0
+	b.bpf.used, b.namespace.used, b.memory.used, b.syscall.used = 0, 0, 0, 0
 	batches.Put(b)
 }
 
@@ -114,6 +115,8 @@ func (b *Batch) Add(id ID) Event {
 		e = b.namespace.next()
 	case KindMemory:
 		e = b.memory.next()
+	case KindSyscall:
+		e = b.syscall.next()
 	default:
 		return nil
 	}

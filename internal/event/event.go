@@ -39,6 +39,7 @@ const (
 	KindContainer  ID = 21
 	KindPolicy     ID = 23
 	KindAlert      ID = 24
+	KindSyscall    ID = 25
 
 	// MaxKind is the bound of lists that are indexed by kind.
 	MaxKind ID = 31
@@ -49,7 +50,7 @@ var names = [MaxKind + 1]string{
 	KindBind: "bind", KindListen: "listen", KindClose: "close", KindDNS: "dns", KindLoss: "loss",
 	KindFile: "file", KindCredential: "credential", KindPtrace: "ptrace", KindSignal: "signal",
 	KindModule: "module", KindMount: "mount", KindUser: "user", KindContainer: "container", KindPolicy: "policy", KindAlert: "alert",
-	KindBPF: "bpf", KindNamespace: "namespace", KindMemory: "memory",
+	KindBPF: "bpf", KindNamespace: "namespace", KindMemory: "memory", KindSyscall: "syscall",
 }
 
 // String is the kind's name, or its number when there is no such kind.
@@ -78,6 +79,8 @@ type Kind struct {
 	Doc   string
 	// Critical kinds have a ring of their own, so that no flood of others pushes them out.
 	Critical bool
+	// Lasting kinds are kept longer than others.
+	Lasting bool
 	// New makes an empty event of this kind.
 	New func() Event
 	// Is reports whether an event is of this kind's type.
@@ -91,7 +94,7 @@ type Kind struct {
 // Kinds is every kind, in the order of their numbers.
 var Kinds = []*Kind{
 	execKind, forkKind, exitKind, connectKind, acceptKind, bindKind, listenKind, closeKind, dnsKind, lossKind,
-	fileKind, credentialKind, ptraceKind, signalKind, moduleKind, bpfKind, mountKind, namespaceKind, memoryKind, userKind, containerKind, policyKind, alertKind,
+	fileKind, credentialKind, ptraceKind, signalKind, moduleKind, bpfKind, mountKind, namespaceKind, memoryKind, userKind, containerKind, policyKind, alertKind, syscallKind,
 }
 
 var byID = index(Kinds)

@@ -31,7 +31,7 @@ func (d *decoder) act(raw []byte, b *event.Batch) error {
 	if !ok || call.kind != event.ID(r.Head.Kind) {
 		return fmt.Errorf("%w, call %d of kind %d", errValue, r.Call, r.Head.Kind)
 	}
-	if call.kind == event.KindModule {
+	if call.kind == event.KindModule || r.Call == uint16(bpf.GoshawkActCallACT_KEXEC_FILE_LOAD) {
 		if target, err = d.path(raw, r.Target, has(&r.Head, bpf.GoshawkFlagFLAG_PATH_CUT)); err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func (d *decoder) act(raw []byte, b *event.Batch) error {
 		e.Request, e.Result, e.TargetUID = call.name, result, event.Unset
 		pid := r.Args[0]
 		if call.name == "ptrace" {
-			e.Request, pid = requestName(r.Args[0]), r.Args[1]
+			e.Request, pid = event.PtraceRequest(r.Args[0]), r.Args[1]
 		}
 		switch {
 		case e.Request == "traceme":
@@ -67,7 +67,7 @@ func (d *decoder) act(raw []byte, b *event.Batch) error {
 	case *event.Module:
 		e.Operation, e.Name, e.ModulePath, e.Parameters, e.Result = call.name, source, target, typ, result
 		if call.name == "load" {
-			e.Flags = joinFlags(moduleFlags, r.Args[2])
+			e.Flags = joinFlags(event.ModuleFlags, r.Args[2])
 		}
 	case *event.BPF:
 		d.program(e, r, source, typ)
@@ -77,14 +77,11 @@ func (d *decoder) act(raw []byte, b *event.Batch) error {
 		e.Operation, e.Syscall, e.Result = call.name, call.syscall, result
 		switch bpf.GoshawkActCall(r.Call) {
 		case bpf.GoshawkActCallACT_MOUNT:
-			flags := r.Args[3]
-			if flags&0xffff0000 == 0xc0ed0000 { // MS_MGC_VAL, which programs of old had to add
-				flags &^= 0xffff0000
-			}
-			e.Operation = mountOperation(flags)
-			e.Flags = joinFlags(mountFlags, flags)
+			var flags uint64
+			e.Operation, flags = event.MountOperation(r.Args[3])
+			e.Flags = joinFlags(event.MountFlags, flags)
 		case bpf.GoshawkActCallACT_UMOUNT:
-			e.Flags = joinFlags(umountFlags, r.Args[1])
+			e.Flags = joinFlags(event.UmountFlags, r.Args[1])
 		case bpf.GoshawkActCallACT_MOVE_MOUNT:
 			if e.Flags = joinFlags(moveFlags, r.Args[4]); source == "" { // named by a descriptor: a new mount
 				e.Operation = "mount"
@@ -97,7 +94,13 @@ func (d *decoder) act(raw []byte, b *event.Batch) error {
 			e.Namespaces = namespaceNames(r.Args[1])
 		case "unshare":
 			e.Namespaces = namespaceNames(r.Args[0])
+		case "clone":
+			e.Namespaces = namespaceNames(r.Args[0])
+			e.ChildPID, e.ChildStart = uint32(r.Args[1]), r.Args[2]
 		}
+	case *event.Syscall:
+		e.Syscall, e.Object, e.Name, e.Result = call.syscall, typ, source, result
+		rare(e, r, target)
 	case *event.Memory:
 		e.Operation, e.Result, e.Name = call.name, result, source
 		switch call.name {
@@ -132,9 +135,21 @@ var actCalls = map[bpf.GoshawkActCall]struct {
 	bpf.GoshawkActCallACT_SETNS:             {event.KindNamespace, "setns", "setns"},
 	bpf.GoshawkActCallACT_UNSHARE:           {event.KindNamespace, "unshare", "unshare"},
 	bpf.GoshawkActCallACT_CHROOT:            {event.KindNamespace, "chroot", "chroot"},
+	bpf.GoshawkActCallACT_CLONE:             {event.KindNamespace, "clone", "clone"},
 	bpf.GoshawkActCallACT_MEMFD_CREATE:      {event.KindMemory, "memfd_create", "memfd_create"},
 	bpf.GoshawkActCallACT_MPROTECT:          {event.KindMemory, "mprotect", "mprotect"},
 	bpf.GoshawkActCallACT_MMAP:              {event.KindMemory, "mmap", "mmap"},
+	bpf.GoshawkActCallACT_SOCKET:            {event.KindSyscall, "", "socket"},
+	bpf.GoshawkActCallACT_IO_URING_SETUP:    {event.KindSyscall, "", "io_uring_setup"},
+	bpf.GoshawkActCallACT_KEXEC_LOAD:        {event.KindSyscall, "", "kexec_load"},
+	bpf.GoshawkActCallACT_KEXEC_FILE_LOAD:   {event.KindSyscall, "", "kexec_file_load"},
+	bpf.GoshawkActCallACT_SETTIMEOFDAY:      {event.KindSyscall, "", "settimeofday"},
+	bpf.GoshawkActCallACT_CLOCK_SETTIME:     {event.KindSyscall, "", "clock_settime"},
+	bpf.GoshawkActCallACT_CLOCK_ADJTIME:     {event.KindSyscall, "", "clock_adjtime"},
+	bpf.GoshawkActCallACT_ADJTIMEX:          {event.KindSyscall, "", "adjtimex"},
+	bpf.GoshawkActCallACT_KEYCTL:            {event.KindSyscall, "", "keyctl"},
+	bpf.GoshawkActCallACT_ADD_KEY:           {event.KindSyscall, "", "add_key"},
+	bpf.GoshawkActCallACT_REQUEST_KEY:       {event.KindSyscall, "", "request_key"},
 }
 
 // program fills in what bpf(2) was asked for.
@@ -171,121 +186,34 @@ func programType(n uint32) string {
 	return strconv.FormatUint(uint64(n), 10)
 }
 
-// requests are those of linux/ptrace.h that the programs tell of.
-func requestName(n uint64) string {
-	switch n {
-	case unix.PTRACE_TRACEME:
-		return "traceme"
-	case unix.PTRACE_POKETEXT:
-		return "poketext"
-	case unix.PTRACE_POKEDATA:
-		return "pokedata"
-	case 6:
-		return "pokeusr"
-	case 13:
-		return "setregs"
-	case 15:
-		return "setfpregs"
-	case unix.PTRACE_ATTACH:
-		return "attach"
-	case unix.PTRACE_SETREGSET:
-		return "setregset"
-	case unix.PTRACE_SEIZE:
-		return "seize"
-	}
-	return strconv.FormatUint(n, 10)
-}
-
-// flagNames are bits with their names.
-type flagNames []struct {
-	bit  uint64
-	name string
-}
-
 var (
-	mountFlags = flagNames{
-		{unix.MS_RDONLY, "MS_RDONLY"}, {unix.MS_NOSUID, "MS_NOSUID"}, {unix.MS_NODEV, "MS_NODEV"},
-		{unix.MS_NOEXEC, "MS_NOEXEC"}, {unix.MS_SYNCHRONOUS, "MS_SYNCHRONOUS"}, {unix.MS_REMOUNT, "MS_REMOUNT"},
-		{unix.MS_MANDLOCK, "MS_MANDLOCK"}, {unix.MS_DIRSYNC, "MS_DIRSYNC"}, {unix.MS_NOSYMFOLLOW, "MS_NOSYMFOLLOW"},
-		{unix.MS_NOATIME, "MS_NOATIME"}, {unix.MS_NODIRATIME, "MS_NODIRATIME"}, {unix.MS_BIND, "MS_BIND"},
-		{unix.MS_MOVE, "MS_MOVE"}, {unix.MS_REC, "MS_REC"}, {unix.MS_SILENT, "MS_SILENT"},
-		{unix.MS_POSIXACL, "MS_POSIXACL"}, {unix.MS_UNBINDABLE, "MS_UNBINDABLE"}, {unix.MS_PRIVATE, "MS_PRIVATE"},
-		{unix.MS_SLAVE, "MS_SLAVE"}, {unix.MS_SHARED, "MS_SHARED"}, {unix.MS_RELATIME, "MS_RELATIME"},
-		{unix.MS_I_VERSION, "MS_I_VERSION"}, {unix.MS_STRICTATIME, "MS_STRICTATIME"}, {unix.MS_LAZYTIME, "MS_LAZYTIME"},
-	}
-	umountFlags = flagNames{
-		{unix.MNT_FORCE, "MNT_FORCE"}, {unix.MNT_DETACH, "MNT_DETACH"}, {unix.MNT_EXPIRE, "MNT_EXPIRE"},
-		{unix.UMOUNT_NOFOLLOW, "UMOUNT_NOFOLLOW"},
-	}
-	moveFlags = flagNames{
+	moveFlags = event.Flags{
 		{unix.MOVE_MOUNT_F_SYMLINKS, "MOVE_MOUNT_F_SYMLINKS"}, {unix.MOVE_MOUNT_F_AUTOMOUNTS, "MOVE_MOUNT_F_AUTOMOUNTS"},
 		{unix.MOVE_MOUNT_F_EMPTY_PATH, "MOVE_MOUNT_F_EMPTY_PATH"}, {unix.MOVE_MOUNT_T_SYMLINKS, "MOVE_MOUNT_T_SYMLINKS"},
 		{unix.MOVE_MOUNT_T_AUTOMOUNTS, "MOVE_MOUNT_T_AUTOMOUNTS"}, {unix.MOVE_MOUNT_T_EMPTY_PATH, "MOVE_MOUNT_T_EMPTY_PATH"},
 		{unix.MOVE_MOUNT_SET_GROUP, "MOVE_MOUNT_SET_GROUP"},
 	}
-	moduleFlags = flagNames{
-		{unix.MODULE_INIT_IGNORE_MODVERSIONS, "MODULE_INIT_IGNORE_MODVERSIONS"},
-		{unix.MODULE_INIT_IGNORE_VERMAGIC, "MODULE_INIT_IGNORE_VERMAGIC"}, {4, "MODULE_INIT_COMPRESSED_FILE"},
-	}
-	memfdFlags = flagNames{
+	memfdFlags = event.Flags{
 		{unix.MFD_CLOEXEC, "MFD_CLOEXEC"}, {unix.MFD_ALLOW_SEALING, "MFD_ALLOW_SEALING"}, {unix.MFD_HUGETLB, "MFD_HUGETLB"},
 		{unix.MFD_NOEXEC_SEAL, "MFD_NOEXEC_SEAL"}, {unix.MFD_EXEC, "MFD_EXEC"},
 	}
-	mapFlags = flagNames{
+	mapFlags = event.Flags{
 		{unix.MAP_SHARED, "MAP_SHARED"}, {unix.MAP_PRIVATE, "MAP_PRIVATE"}, {unix.MAP_FIXED, "MAP_FIXED"},
 		{unix.MAP_ANONYMOUS, "MAP_ANONYMOUS"}, {unix.MAP_GROWSDOWN, "MAP_GROWSDOWN"}, {unix.MAP_LOCKED, "MAP_LOCKED"},
 		{unix.MAP_NORESERVE, "MAP_NORESERVE"}, {unix.MAP_POPULATE, "MAP_POPULATE"}, {unix.MAP_STACK, "MAP_STACK"},
 	}
-	protections = flagNames{{unix.PROT_READ, "PROT_READ"}, {unix.PROT_WRITE, "PROT_WRITE"}, {unix.PROT_EXEC, "PROT_EXEC"}}
-	namespaces  = flagNames{
+	protections = event.Flags{{unix.PROT_READ, "PROT_READ"}, {unix.PROT_WRITE, "PROT_WRITE"}, {unix.PROT_EXEC, "PROT_EXEC"}}
+	namespaces  = event.Flags{
 		{unix.CLONE_NEWNS, "mnt"}, {unix.CLONE_NEWPID, "pid"}, {unix.CLONE_NEWNET, "net"}, {unix.CLONE_NEWUSER, "user"},
 		{unix.CLONE_NEWUTS, "uts"}, {unix.CLONE_NEWIPC, "ipc"}, {unix.CLONE_NEWCGROUP, "cgroup"}, {unix.CLONE_NEWTIME, "time"},
 	}
 )
 
-// joinFlags names bits with | between them; those without a name are a number.
-func joinFlags(names flagNames, flags uint64) string {
-	b, rest := appendFlags(nil, names, flags, '|')
-	if rest != 0 {
-		if len(b) > 0 {
-			b = append(b, '|')
-		}
-		b = strconv.AppendUint(append(b, "0x"...), rest, 16)
-	}
-	return string(b)
-}
+// joinFlags names bits with | between them.
+func joinFlags(names event.Flags, flags uint64) string { return string(names.Append(nil, flags)) }
 
 // namespaceNames names the namespaces in CLONE_NEW* flags.
 func namespaceNames(flags uint64) string {
-	b, _ := appendFlags(nil, namespaces, uint64(uint32(flags)), ',')
+	b, _ := namespaces.AppendNames(nil, uint64(uint32(flags)), ',')
 	return string(b)
-}
-
-func appendFlags(b []byte, names flagNames, flags uint64, between byte) ([]byte, uint64) {
-	for _, f := range names {
-		if flags&f.bit != f.bit {
-			continue
-		}
-		if len(b) > 0 {
-			b = append(b, between)
-		}
-		b = append(b, f.name...)
-		flags &^= f.bit
-	}
-	return b, flags
-}
-
-// mountOperation says what mount(2) does with flags, which it looks at in this order.
-func mountOperation(flags uint64) string {
-	switch {
-	case flags&unix.MS_REMOUNT != 0:
-		return "remount"
-	case flags&unix.MS_BIND != 0:
-		return "bind"
-	case flags&(unix.MS_SHARED|unix.MS_PRIVATE|unix.MS_SLAVE|unix.MS_UNBINDABLE) != 0:
-		return "propagation"
-	case flags&unix.MS_MOVE != 0:
-		return "move"
-	}
-	return "mount"
 }

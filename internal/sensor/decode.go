@@ -75,7 +75,7 @@ func (d *decoder) record(raw []byte, dr *drain) error {
 		return d.dns(raw, dr)
 	case event.KindContainer:
 		return d.cgroup(raw, dr.batch)
-	case event.KindPtrace, event.KindModule, event.KindBPF, event.KindMount, event.KindNamespace, event.KindMemory:
+	case event.KindPtrace, event.KindModule, event.KindBPF, event.KindMount, event.KindNamespace, event.KindMemory, event.KindSyscall:
 		return d.act(raw, dr.batch)
 	case event.KindCredential:
 		return d.credential(raw, dr.batch)

@@ -161,6 +161,12 @@ var hooks = []hook{
 	{"mount", []event.ID{event.KindMount}, acts("mount", "umount", "pivot_root", "move_mount?", "mount_setattr?")},
 	{"namespace", []event.ID{event.KindNamespace}, acts("setns", "unshare", "chroot")},
 	{"memory", []event.ID{event.KindMemory}, acts("memfd_create", "mprotect", "mmap")},
+	{"clone", []event.ID{event.KindNamespace}, []tier{
+		{"tp_btf", []string{"on_clone_tp_btf"}},
+		{"raw_tp", []string{"on_clone_raw_tp"}},
+	}},
+	{"syscall", []event.ID{event.KindSyscall}, acts("socket", "io_uring_setup?", "kexec_load?", "kexec_file_load?", "settimeofday",
+		"clock_settime", "clock_adjtime", "adjtimex", "keyctl?", "add_key?", "request_key?")},
 	// The last: what we load and attach ourselves is over by then, but for the iterator.
 	{"bpf", []event.ID{event.KindBPF}, acts("bpf")},
 }

@@ -56,7 +56,7 @@ var tested = map[string]string{
 	"bind_below": "TestLiveWays", "connect_below": "TestLiveWays", "io_uring": "TestLiveWays",
 	"dns": "TestLiveDNS", "file": "TestLiveFile", "cgroup": "TestLiveCgroup",
 	"credential": "TestLiveActs", "ptrace": "TestLiveActs", "signal": "TestLiveActs", "module": "TestLiveModule", "bpf": "TestLiveActs",
-	"mount": "TestLiveActs", "namespace": "TestLiveActs", "memory": "TestLiveActs",
+	"mount": "TestLiveActs", "namespace": "TestLiveActs", "memory": "TestLiveActs", "clone": "TestLiveClone", "syscall": "TestLiveRare",
 }
 
 func TestTiersTested(t *testing.T) {

@@ -63,7 +63,7 @@ func kindColor(id event.ID) string {
 	case event.KindFile, event.KindUser:
 		return yellow
 	case event.KindLoss, event.KindCredential, event.KindPtrace, event.KindModule, event.KindMount, event.KindPolicy, event.KindAlert, event.KindBPF,
-		event.KindNamespace, event.KindMemory:
+		event.KindNamespace, event.KindMemory, event.KindSyscall:
 		return red
 	}
 	return dim
@@ -223,6 +223,13 @@ func (t *Text) appendWhat(dst []byte, e event.Event) []byte {
 		dst = appendWords(dst, e.Name, e.Protection, e.Flags)
 		if e.Length != 0 {
 			dst = appendBytes(append(dst, ' '), e.Length)
+		}
+		return t.appendResult(dst, e.Result)
+	case *event.Syscall:
+		dst = append(appendPlain(dst, e.Syscall), ' ')
+		dst = appendWords(dst, e.Operation, e.Object, e.Name)
+		if e.Value != 0 {
+			dst = strconv.AppendInt(append(dst, ' '), e.Value, 10)
 		}
 		return t.appendResult(dst, e.Result)
 	case *event.User:

@@ -133,6 +133,8 @@ func TestText(t *testing.T) {
 			"memory " + who + "memfd_create x MFD_CLOEXEC ok"},
 		{"mmap", &event.Memory{Header: head(event.KindMemory), Operation: "mmap", Length: 4096, Protection: "PROT_WRITE|PROT_EXEC", Result: "ok"},
 			"memory " + who + "mmap 'PROT_WRITE|PROT_EXEC' 4.1 KB ok"},
+		{"socket", &event.Syscall{Header: head(event.KindSyscall), Syscall: "socket", Operation: "packet", Object: "packet", Value: 3, Result: "EPERM"},
+			"syscall" + who + "socket packet packet 3 EPERM"},
 		{"alert", &event.Alert{Header: head(event.KindAlert), Level: "high", RuleName: "Shell from a server", Summary: "sh -c 'a\x1b'",
 			Tags: "attack.execution\x00attack.t1059.004\x00", Suppressed: 3},
 			"alert  " + who + `high: Shell from a server: sh -c 'a\x1b' T1059.004 (and 3 kept back before)`},
