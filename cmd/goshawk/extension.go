@@ -73,6 +73,7 @@ scheduled queries: WHERE time > (SELECT unix_time - 600 FROM time).`,
 
 // check finds wrong usage before anything is touched.
 func (o *extensionOptions) check() error {
+	o.lasting = o.expiry // no rules are matched here
 	o.format, o.quiet, o.canary, o.runtimes = "text", true, canaryInterval, []string{"auto"}
 	switch {
 	case o.manager == "":

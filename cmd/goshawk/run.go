@@ -48,6 +48,7 @@ type runOptions struct {
 	attach func(context.Context, *answers) error
 
 	expiry   int64
+	lasting  int64 // seconds to keep alerts and what proved them
 	maxRows  int64
 	maxBytes int64
 }
@@ -130,6 +131,7 @@ and in the table goshawk_hooks. What it does for that is not printed and not kep
 	f.IntVar(&o.ringSize, "ring-size", 0, "bytes of each of the two kernel rings, a power of two (default 2 MiB for exec, fork and exit, 4 MiB for the others)")
 	f.DurationVar(&o.canary, "canary-interval", 5*time.Minute, "how often to try whether each hook still tells what happens; 0 is never")
 	f.Int64Var(&o.expiry, "events_expiry", 86_400, "seconds to keep events; 0 is for ever")
+	f.Int64Var(&o.lasting, "alerts_expiry", 2_592_000, "seconds to keep alerts, and the events that proved them; 0 is for ever")
 	f.Int64Var(&o.maxRows, "events_max", 5_000_000, "rows to keep in each table of events; 0 is no bound")
 	f.Int64Var(&o.maxBytes, "events_max_bytes", 512<<20, "bytes that the store may take on disk; 0 is no bound")
 	o.host.flags(f)
@@ -160,8 +162,8 @@ func (o *runOptions) check() error {
 		return failf(exitUsage, "--ring-size: %d is no power of two of at least %d", o.ringSize, os.Getpagesize())
 	case o.canary < 0 || o.canary > 0 && o.canary < canary.Patience:
 		return failf(exitUsage, "--canary-interval: %v is too short; use %v or more, or 0", o.canary, canary.Patience)
-	case o.expiry < 0 || o.maxRows < 0 || o.maxBytes < 0:
-		return failf(exitUsage, "--events_expiry, --events_max, --events_max_bytes: a bound is not negative")
+	case o.expiry < 0 || o.lasting < 0 || o.maxRows < 0 || o.maxBytes < 0:
+		return failf(exitUsage, "--events_expiry, --alerts_expiry, --events_max, --events_max_bytes: a bound is not negative")
 	}
 	for _, name := range o.kinds {
 		if name == event.KindAlert.String() {

@@ -59,7 +59,8 @@ func (o *runOptions) open(ctx context.Context, warn func(string)) (w *watch, err
 	}
 	// The store first: its lock is what tells that another agent runs.
 	w.store, err = store.Open(store.Options{
-		Dir: o.store(), MaxAge: time.Duration(o.expiry) * time.Second, MaxRows: o.maxRows, MaxBytes: o.maxBytes, Warn: warn,
+		Dir: o.store(), MaxAge: time.Duration(o.expiry) * time.Second, LastingAge: time.Duration(o.lasting) * time.Second,
+		MaxRows: o.maxRows, MaxBytes: o.maxBytes, Warn: warn,
 	})
 	if err != nil {
 		return w, err

@@ -33,6 +33,8 @@ type Store interface {
 	Append(e event.Event)
 	// Commit makes durable, and visible to readers, what was appended.
 	Commit(ctx context.Context) error
+	// Pin has events outlive others that were appended when they were.
+	Pin(eids ...int64)
 }
 
 // Containers says which container each event belongs to. It is called by the agent's
@@ -402,6 +404,9 @@ func (a *Agent) take(events []event.Event) []event.Event {
 			continue // it comes back to keep
 		}
 		a.opt.Store.Append(e)
+		if x, ok := e.(*event.Exec); ok {
+			a.opt.Processes.Numbered(x)
+		}
 		news = append(news, e)
 		if a.opt.Rules != nil {
 			a.alerts = append(a.alerts, a.opt.Rules.Match(e)...)
@@ -428,6 +433,12 @@ func (a *Agent) emit(e event.Event) {
 // alert sends the alerts that are due.
 func (a *Agent) alert() {
 	for _, e := range a.alerts {
+		if x, ok := e.(*event.Alert); ok {
+			if x.Ancestors == "" {
+				x.Ancestors = a.opt.Processes.Ancestors(&x.Header)
+			}
+			a.opt.Store.Pin(a.opt.Processes.AppendExecs(x.Proof, &x.Header)...)
+		}
 		a.emit(e)
 	}
 	clear(a.alerts)

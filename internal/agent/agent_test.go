@@ -65,6 +65,7 @@ type memory struct {
 	lines     []string
 	losses    []event.Loss
 	committed int
+	pinned    []int64
 }
 
 func (m *memory) Append(e event.Event) {
@@ -82,6 +83,12 @@ func (m *memory) Commit(context.Context) error {
 	defer m.mu.Unlock()
 	m.committed = len(m.lines)
 	return nil
+}
+
+func (m *memory) Pin(eids ...int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pinned = append(m.pinned, eids...)
 }
 
 func (m *memory) get() (lines []string, committed int) {
@@ -374,6 +381,7 @@ func TestSinkErrorIsReported(t *testing.T) {
 type nowhere struct{}
 
 func (nowhere) Append(event.Event)           {}
+func (nowhere) Pin(...int64)                 {}
 func (nowhere) Commit(context.Context) error { return nil }
 
 func TestLoopAllocatesNothing(t *testing.T) {

@@ -37,6 +37,8 @@ func (k *kept) Append(e event.Event) {
 	k.events = append(k.events, c)
 }
 
+func (k *kept) Pin(...int64) {}
+
 func (k *kept) Commit(context.Context) error { return nil }
 
 // late is a source behind the one that it wraps: its batches come later, and its events

@@ -64,6 +64,16 @@ func (a *Agent) do(ctx context.Context, f func()) error {
 	return nil
 }
 
+// Raise has alerts that somebody else has found go the way of those of rules.
+func (a *Agent) Raise(ctx context.Context, alerts []*event.Alert) error {
+	return a.do(ctx, func() {
+		for _, x := range alerts {
+			a.alerts = append(a.alerts, x)
+		}
+		a.alert()
+	})
+}
+
 // Sync makes all that happened before the call visible to readers of the store: it waits
 // for what sources hold back, and commits.
 func (a *Agent) Sync(ctx context.Context) error {

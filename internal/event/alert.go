@@ -15,13 +15,16 @@ type Alert struct {
 	Evidence    string // JSON array of {kind, table, eid, process_id}: the events that proved it
 	Ancestors   string // JSON array of {pid, path, cmdline}, nearest first; of an exec
 	Suppressed  uint64 // alerts of this rule kept back since the last one
+
+	// Proof are the numbers of the events in Evidence. They are not kept.
+	Proof []int64
 }
 
 // Reset empties e for use again.
 func (e *Alert) Reset() { *e = Alert{} }
 
 var alertKind = kindOf[Alert](Kind{
-	ID: KindAlert, Table: "alerts", Critical: true,
+	ID: KindAlert, Table: "alerts", Critical: true, Lasting: true,
 	Doc: "Detection rules that were true of what happened",
 	Columns: columns(
 		schema.Str("rule_id", func(e *Alert) *string { return &e.RuleID }, "Identity of the rule"),

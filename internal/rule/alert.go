@@ -50,12 +50,12 @@ func (en *Engine) raise(r *Rule, e event.Event) {
 		return
 	}
 	en.evidence = appendEvidence(append(en.evidence[:0], '['), e)
-	en.alert(r, e, append(en.evidence, ']'))
+	en.alert(r, e, append(en.evidence, ']'), e.Head().EID)
 }
 
 // alert makes an alert, unless it is to be kept back.
-func (en *Engine) alert(r *Rule, e event.Event, evidence []byte) {
-	if en.silenced(r, e.Head().Time) {
+func (en *Engine) alert(r *Rule, e event.Event, evidence []byte, proof ...int64) {
+	if en.now.silent(r, e.Head().Time) {
 		en.counts.silenced++
 		return
 	}
@@ -67,7 +67,7 @@ func (en *Engine) alert(r *Rule, e event.Event, evidence []byte) {
 	en.counts.raised++
 	a := &event.Alert{
 		Header: *e.Head(), RuleID: r.ID, RuleName: r.Title, Level: r.Level, Description: r.Description,
-		Tags: list(r.Tags), Evidence: string(evidence), Suppressed: suppressed,
+		Tags: list(r.Tags), Evidence: string(evidence), Suppressed: suppressed, Proof: proof,
 	}
 	a.Kind, a.EID = event.KindAlert, 0
 	switch x := e.(type) {
@@ -110,10 +110,16 @@ func appendEvidence(dst []byte, e event.Event) []byte {
 	return append(dst, '}')
 }
 
-// silenced reports whether a rule is to be silent at a time, in unix ns.
-func (en *Engine) silenced(r *Rule, at int64) bool {
+// Silenced reports whether what is called so is to be silent at a time, in unix ns, as its rules
+// would be. It may be called by any goroutine.
+func (en *Engine) Silenced(id string, at int64) bool {
+	return en.set.Load().silent(&Rule{ID: id}, at)
+}
+
+// silent reports whether a rule is to be silent at a time, in unix ns.
+func (set *Set) silent(r *Rule, at int64) bool {
 	t := time.Unix(0, at)
-	for _, s := range en.now.silences {
+	for _, s := range set.silences {
 		if !t.Before(s.from) && t.Before(s.until) && r.named(s.rules) {
 			return true
 		}

@@ -189,6 +189,7 @@ type sighting struct {
 	member   int
 	value    string
 	evidence string
+	eid      int64
 }
 
 func (g *groups) of(key []byte) (x *group, evicted bool) {
@@ -314,20 +315,22 @@ func (en *Engine) correlate(c *correlationRule, r *Rule, e event.Event) {
 		}
 		s.value = strings.Clone(text)
 	}
-	s.evidence = string(appendEvidence(nil, e))
+	s.evidence, s.eid = string(appendEvidence(nil, e)), e.Head().EID
 	en.counts.evicted += uint64(en.groups.add(x, s, now-c.timespan))
 	if !c.holds(x) {
 		return
 	}
 	en.evidence = append(en.evidence[:0], '[')
+	var proof []int64
 	for i, s := range x.seen[max(0, len(x.seen)-maxEvidence):] {
 		if i > 0 {
 			en.evidence = append(en.evidence, ',')
 		}
 		en.evidence = append(en.evidence, s.evidence...)
+		proof = append(proof, s.eid)
 	}
 	en.groups.forget(x, len(x.seen))
-	en.alert(c.rule, e, append(en.evidence, ']'))
+	en.alert(c.rule, e, append(en.evidence, ']'), proof...)
 	for _, outer := range en.now.of[c.rule] {
 		en.correlate(outer, c.rule, e)
 	}

@@ -24,8 +24,9 @@ type cursor struct {
 // present, as the bound of a scan, is the last event on disk.
 const present = -1
 
-// scan opens a cursor over the committed blocks up to maxEID.
-func scan(ctx context.Context, p *pool, s event.Selection, maxEID int64) (event.Cursor, error) {
+// scan opens a cursor over the committed blocks up to maxEID. What is older than cutoff, in unix
+// ns, has expired, unless it is to last.
+func scan(ctx context.Context, p *pool, s event.Selection, maxEID, cutoff int64) (event.Cursor, error) {
 	if s.To == 0 {
 		s.To = math.MaxInt64
 	}
@@ -54,6 +55,9 @@ func scan(ctx context.Context, p *pool, s event.Selection, maxEID int64) (event.
 		}
 		if h != nil {
 			h.columns = conn.buffers(st)
+			if !st.lasting {
+				h.cutoff = cutoff
+			}
 			c.heads = append(c.heads, h)
 		}
 	}
@@ -120,8 +124,11 @@ func (c *cursor) step(h *head) (bool, error) {
 	defer s.Reset()
 	b := &h.bounds
 	err := s.BindText(1, h.stream.name)
-	for i, v := range [...]int64{h.after, b.maxEID, b.minTime, b.maxTime, b.minPID, b.maxPID} {
+	for i, v := range [...]int64{h.after, b.maxEID, max(b.minTime, h.cutoff), b.maxTime, b.minPID, b.maxPID} {
 		err = errors.Join(err, s.BindInt64(i+2, v))
+	}
+	if c.conn.pinned != nil {
+		err = errors.Join(err, s.BindBool(8, h.cutoff > b.minTime))
 	}
 	if err != nil {
 		return false, c.pool.failed(err)
@@ -141,8 +148,13 @@ func (c *cursor) step(h *head) (bool, error) {
 	if err == nil {
 		err = c.conn.block.open(s.ColumnRawBlob(5), l)
 	}
+	first, minTime := s.ColumnInt64(1), s.ColumnInt64(6)
+	h.pinned = h.pinned[:0]
+	if err == nil && minTime < h.cutoff {
+		h.pinned, err = appendPinned(h.pinned, c.conn.pinned, first, h.after)
+	}
 	if err == nil {
-		err = h.decode(&c.conn.block, b.hold(s.ColumnInt64(1), h.after, s.ColumnInt64(6), s.ColumnInt64(7)))
+		err = h.decode(&c.conn.block, minTime >= h.cutoff && b.hold(first, h.after, minTime, s.ColumnInt64(7)))
 	}
 	if errors.Is(err, errBlock) {
 		h.rows = h.rows[:0]

@@ -145,9 +145,9 @@ func prepareDB(c *sqlite3.Conn, path, vfs string) error {
 		return err
 	}
 	if tables > 0 {
-		return nil
+		return c.Exec(pinSQL)
 	}
-	return c.Exec(fmt.Sprintf(`BEGIN IMMEDIATE; %s PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT;`, schemaSQL, applicationID, formatVersion))
+	return c.Exec(fmt.Sprintf(`BEGIN IMMEDIATE; %s %s PRAGMA application_id=%d; PRAGMA user_version=%d; COMMIT;`, schemaSQL, pinSQL, applicationID, formatVersion))
 }
 
 func identify(c *sqlite3.Conn) (app, format, tables int64, err error) {

@@ -15,6 +15,8 @@ type head struct {
 	bounds bounds
 	plan   plan
 	after  int64 // the last eid of the block in hand
+	cutoff int64 // rows from before are hidden, unless they are pinned
+	pinned []int64
 
 	columns []columnBuffer // by column of the stream
 	rows    []int32        // rows of the block that are wanted
@@ -77,13 +79,17 @@ func (n *bounds) hold(firstEID, lastEID, minTime, maxTime int64) bool {
 
 // newHead plans the scan of one stream; nil when nothing in it can be wanted.
 func newHead(st *stream, p *pool, s *event.Selection) (*head, error) {
-	h := &head{stream: st, after: s.AfterEID}
+	h := &head{stream: st, after: s.AfterEID, cutoff: math.MinInt64}
+	own := st
+	if st.base != nil {
+		own = st.base
+	}
 	h.bounds = bounds{s.AfterEID, s.MaxEID, s.From, s.To, math.MinInt64, math.MaxInt64}
 	if s.Kinds != nil {
 		var kinds []int64
 		all := true
 		for id, of := range p.byKind {
-			if of != st {
+			if of != own {
 				continue
 			}
 			if slices.Contains(s.Kinds, event.ID(id)) {
@@ -205,7 +211,11 @@ func (h *head) cut(b *block) error {
 	}
 	n := &h.bounds
 	for row, id := range eids.values {
-		if time := times.values[row]; id > n.minEID && id <= n.maxEID && time >= n.minTime && time <= n.maxTime {
+		time := times.values[row]
+		if id <= n.minEID || id > n.maxEID || time < n.minTime || time > n.maxTime {
+			continue
+		}
+		if _, pinned := slices.BinarySearch(h.pinned, id); pinned || time >= h.cutoff {
 			h.rows = append(h.rows, int32(row))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -55,7 +56,7 @@ func OpenReader(dir string) (*Reader, error) {
 
 // Scan implements event.Log: it reads what is committed when it is called.
 func (r *Reader) Scan(ctx context.Context, s event.Selection) (event.Cursor, error) {
-	return scan(ctx, r.pool, s, present)
+	return scan(ctx, r.pool, s, present, math.MinInt64)
 }
 
 // Close frees what the reader holds. Cursors must be closed before.
@@ -88,6 +89,7 @@ func newPool(path, vfs string, kinds []*event.Kind) *pool {
 type conn struct {
 	db      *sqlite3.Conn
 	next    *sqlite3.Stmt
+	pinned  *sqlite3.Stmt // nil where nothing can be pinned: a reader hides nothing
 	layouts map[layoutKey]*layout
 	columns map[*stream][]columnBuffer
 	block   block
@@ -106,11 +108,12 @@ type directory struct {
 	span   span
 }
 
+// nextSQL has a place for what else lets a block be of interest.
 const nextSQL = `
 SELECT b.last_eid, b.first_eid, b.rows, b.kinds, b.layout, d.columns, b.min_time, b.max_time
 FROM block b JOIN data d ON d.last_eid = b.last_eid
 WHERE b.stream = ?1 AND b.last_eid > ?2 AND b.first_eid <= ?3
-	AND b.max_time >= ?4 AND b.min_time <= ?5 AND b.max_pid >= ?6 AND b.min_pid <= ?7
+	AND (b.max_time >= ?4 %s) AND b.min_time <= ?5 AND b.max_pid >= ?6 AND b.min_pid <= ?7
 ORDER BY b.last_eid LIMIT 1`
 
 // get returns a connection, which must be put back.
@@ -176,7 +179,17 @@ func (c *conn) setUp(path string) error {
 	if err := c.db.Exec(`PRAGMA query_only=on`); err != nil {
 		return err
 	}
-	if c.next, _, err = c.db.PrepareFlags(nextSQL, sqlite3.PREPARE_PERSISTENT); err != nil {
+	orElse := ""
+	if there, err := queryInt(c.db, `SELECT count(*) FROM sqlite_schema WHERE name = 'pin'`); err != nil {
+		return err
+	} else if there > 0 {
+		// Old as the block is, rows in it may be pinned (?8: it matters).
+		orElse = `OR ?8 AND EXISTS (SELECT 1 FROM pin WHERE eid BETWEEN b.first_eid AND b.last_eid)`
+		if c.pinned, _, err = c.db.PrepareFlags(pinnedSQL, sqlite3.PREPARE_PERSISTENT); err != nil {
+			return notOurs(err)
+		}
+	}
+	if c.next, _, err = c.db.PrepareFlags(fmt.Sprintf(nextSQL, orElse), sqlite3.PREPARE_PERSISTENT); err != nil {
 		return notOurs(err)
 	}
 	c.block.zstd, err = newDecoder()

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io/fs"
+	"math"
 	"path/filepath"
 	"reflect"
 	"sync"
@@ -59,6 +60,9 @@ type Options struct {
 	// MaxBytes bounds the database. While it is exceeded the oldest blocks go, first
 	// those of tables with no critical kind as long as these take more than half.
 	MaxBytes int64
+	// LastingAge is MaxAge for events of lasting kinds and for pinned ones. While MaxBytes is
+	// exceeded these go too, once they take more than an eighth of it.
+	LastingAge time.Duration
 	// Warn takes a sentence for the operator; it must not block or call the store.
 	Warn func(string)
 	// Now is time.Now unless set.
@@ -93,6 +97,7 @@ type Store struct {
 	failed    error // the last attempt to write; nil when it went well
 	waiters   []waiter
 	suspect   bool // a reader found the file damaged
+	pins      []int64
 	closed    bool
 	counts    counts
 	stats     Stats
@@ -286,13 +291,14 @@ func (s *Store) Commit(ctx context.Context) error {
 // Scan implements event.Log: it reads what is committed when it is called, in the order
 // of eid. The cursor must be closed before the store.
 func (s *Store) Scan(ctx context.Context, sel event.Selection) (event.Cursor, error) {
+	cutoff := int64(math.MinInt64)
 	if s.maxAge.Load() > 0 {
-		sel.From = max(sel.From, s.cutoff())
+		cutoff = s.cutoff()
 	}
 	s.mu.Lock()
 	committed := s.committed
 	s.mu.Unlock()
-	return scan(ctx, s.pool, sel, committed)
+	return scan(ctx, s.pool, sel, committed, cutoff)
 }
 
 // cutoff is the time before which events have expired, in unix ns.

@@ -11,11 +11,15 @@ import (
 type stream struct {
 	name     string
 	critical bool // one of its kinds is
+	lasting  bool // kept longer than others: one of its kinds is, or it is another's kept
 	columns  []event.Column
 	cells    []cell       // of columns
 	of       reflect.Type // of its events
 	layout   string       // names and types of columns, as blocks refer to them
 	make     func() event.Event
+
+	kept *stream // where rows go that outlive their block; nil for a lasting stream
+	base *stream // of which it is kept; nil for an ordinary stream
 
 	kind, eid, time, pid int // columns that all events have, by index
 }
@@ -44,10 +48,20 @@ func streamsOf(kinds []*event.Kind) (all []*stream, byKind []*stream) {
 			all = append(all, s)
 		}
 		s.critical = s.critical || k.Critical
+		s.lasting = s.lasting || k.Lasting
 		for len(byKind) <= int(k.ID) {
 			byKind = append(byKind, nil)
 		}
 		byKind[k.ID] = s
+	}
+	for _, s := range all[:len(all):len(all)] {
+		if s.lasting {
+			continue
+		}
+		kept := *s
+		kept.name, kept.lasting, kept.base = s.name+"+kept", true, s
+		s.kept = &kept
+		all = append(all, &kept)
 	}
 	return all, byKind
 }

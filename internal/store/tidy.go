@@ -34,6 +34,7 @@ type tally struct {
 	name         string
 	stream       *stream // nil for one that this agent does not know
 	critical     bool
+	lasting      bool
 	rows, blocks int64
 	bytes        int64
 	oldest       *oldBlock // nil when not looked up
@@ -45,8 +46,8 @@ type tally struct {
 }
 
 type oldBlock struct {
-	eid, maxTime, rows, bytes int64
-	kinds                     kindCounts
+	eid, first, maxTime, rows, bytes int64
+	kinds                            kindCounts
 }
 
 type smallBlock struct{ eid, rows, bytes int64 }
@@ -64,7 +65,7 @@ func (w *writer) tally(name string) *tally {
 		t := &tally{name: name}
 		for _, st := range w.s.pool.streams {
 			if st.name == name {
-				t.stream, t.critical = st, st.critical
+				t.stream, t.critical, t.lasting = st, st.critical, st.lasting
 			}
 		}
 		w.tallies = slices.Insert(w.tallies, i, t)
@@ -176,14 +177,21 @@ func split(run []smallBlock) (one, rest []smallBlock) {
 func (w *writer) expire() (removed []removal, more bool, err error) {
 	o := &w.s.o
 	maxAge := w.s.maxAge.Load()
-	if maxAge == 0 && o.MaxRows == 0 && o.MaxBytes == 0 {
+	if maxAge == 0 && o.LastingAge == 0 && o.MaxRows == 0 && o.MaxBytes == 0 {
 		return nil, false, nil
 	}
-	cutoff := int64(math.MinInt64)
+	ordinary, lasting := int64(math.MinInt64), int64(math.MinInt64)
 	if maxAge > 0 {
-		cutoff = w.s.cutoff()
+		ordinary = w.s.cutoff()
 	}
-	for _, t := range w.tallies {
+	if o.LastingAge > 0 {
+		lasting = o.Now().Add(-o.LastingAge).UnixNano()
+	}
+	for _, t := range slices.Clone(w.tallies) { // which rows that are kept may add to
+		cutoff := ordinary
+		if t.lasting {
+			cutoff = lasting
+		}
 		for t.blocks > 0 {
 			b, err := w.oldest(t)
 			if err != nil {
@@ -203,10 +211,11 @@ func (w *writer) expire() (removed []removal, more bool, err error) {
 			if len(removed) == removeAtOnce {
 				return removed, true, nil
 			}
-			if err := w.drop(t, b); err != nil {
+			gone, err := w.drop(t, b)
+			if err != nil {
 				return nil, false, err
 			}
-			removed = append(removed, removal{b.kinds, reason})
+			removed = append(removed, removal{gone, reason})
 		}
 	}
 	for o.MaxBytes > 0 {
@@ -228,23 +237,28 @@ func (w *writer) expire() (removed []removal, more bool, err error) {
 		if err != nil {
 			return nil, false, err
 		}
-		if err := w.drop(t, b); err != nil {
+		gone, err := w.drop(t, b)
+		if err != nil {
 			return nil, false, err
 		}
-		removed = append(removed, removal{b.kinds, ReasonBytesCap})
+		removed = append(removed, removal{gone, ReasonBytesCap})
 	}
 	return removed, false, nil
 }
 
 // victim picks the stream whose oldest block goes when bytes are short: of those with no
-// critical kind while these hold at least half of everything, else of those with one.
+// critical kind while these hold at least half of everything, else of those with one; of the
+// lasting when these hold more than their share, or nothing else is left.
 func (w *writer) victim() (*tally, error) {
-	var bytes [2]int64
+	var bytes [3]int64
 	for _, t := range w.tallies {
 		bytes[class(t)] += t.bytes
 	}
 	from := 1
-	if bytes[0] >= bytes[1] {
+	switch {
+	case bytes[2] > w.s.o.MaxBytes/8 || bytes[0]+bytes[1] == 0:
+		from = 2
+	case bytes[0] >= bytes[1]:
 		from = 0
 	}
 	var pick *tally
@@ -264,7 +278,10 @@ func (w *writer) victim() (*tally, error) {
 }
 
 func class(t *tally) int {
-	if t.critical {
+	switch {
+	case t.lasting:
+		return 2
+	case t.critical:
 		return 1
 	}
 	return 0
@@ -289,15 +306,26 @@ func (w *writer) oldest(t *tally) (*oldBlock, error) {
 	}
 	t.oldest = &oldBlock{
 		eid: q.ColumnInt64(0), maxTime: q.ColumnInt64(1), rows: q.ColumnInt64(2), bytes: q.ColumnInt64(3),
-		kinds: parseKinds(q.ColumnRawBlob(4)),
+		kinds: parseKinds(q.ColumnRawBlob(4)), first: q.ColumnInt64(5),
 	}
 	return t.oldest, nil
 }
 
-// drop removes the oldest block of t.
-func (w *writer) drop(t *tally, b *oldBlock) error {
+// drop removes the oldest block of t, but for the rows that are to outlive it, and returns what
+// is gone.
+func (w *writer) drop(t *tally, b *oldBlock) (gone kindCounts, err error) {
+	saved, err := w.rescue(t, b)
+	if err != nil {
+		return nil, err
+	}
 	if err := w.remove(t.name, b.eid); err != nil {
-		return err
+		return nil, err
+	}
+	if saved != nil {
+		if _, err := w.insert(saved); err != nil {
+			return nil, err
+		}
+		w.tally(saved.stream.name).append(saved)
 	}
 	t.rows -= b.rows
 	t.bytes -= b.bytes
@@ -315,7 +343,7 @@ func (w *writer) drop(t *tally, b *oldBlock) error {
 			break
 		}
 	}
-	return nil
+	return b.kinds.without(saved), nil
 }
 
 // used is how many bytes of the database are in use.
@@ -367,7 +395,7 @@ func (w *writer) merge(t *tally, run []smallBlock, newest bool) error {
 	h.columns = make([]columnBuffer, len(t.stream.columns))
 	b := newBuilder(t.stream, w.s.seed)
 	for _, m := range run {
-		err := w.readInto(b, h, m.eid)
+		err := w.readInto(b, h, m.eid, nil)
 		if errors.Is(err, errBlock) {
 			return nil // a reader will report it
 		}
@@ -403,8 +431,9 @@ func (w *writer) merge(t *tally, run []smallBlock, newest bool) error {
 	return nil
 }
 
-// readInto appends the rows of a block to b.
-func (w *writer) readInto(b *builder, h *head, eid int64) error {
+// readInto appends the rows of a block to b: all, of a block of the present layout; or those
+// that only names, in ascending order.
+func (w *writer) readInto(b *builder, h *head, eid int64, only []int64) error {
 	q := w.sql.readBlock
 	defer q.Reset()
 	if err := errors.Join(q.BindText(1, h.stream.name), q.BindInt64(2, eid)); err != nil {
@@ -416,12 +445,19 @@ func (w *writer) readInto(b *builder, h *head, eid int64) error {
 		}
 		return fmt.Errorf("%w: block %d of %s is missing", ErrCorrupt, eid, h.stream.name)
 	}
-	l, err := parseLayout(h.stream, h.stream.layout)
+	text := h.stream.layout
+	if id := q.ColumnInt64(0); id != w.layouts[h.stream] {
+		if only == nil {
+			return damaged("another layout")
+		}
+		var err error
+		if text, err = w.layoutText(id); err != nil {
+			return err
+		}
+	}
+	l, err := parseLayout(h.stream, text)
 	if err != nil {
 		return err
-	}
-	if q.ColumnInt64(0) != w.layouts[h.stream] {
-		return damaged("another layout")
 	}
 	if err := w.block.open(q.ColumnRawBlob(1), l); err != nil {
 		return err
@@ -430,7 +466,10 @@ func (w *writer) readInto(b *builder, h *head, eid int64) error {
 		return err
 	}
 	for h.at < len(h.rows) {
-		b.add(h.next().Head())
+		e := h.next().Head()
+		if _, wanted := slices.BinarySearch(only, e.EID); wanted || only == nil {
+			b.add(e)
+		}
 	}
 	return nil
 }

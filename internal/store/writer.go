@@ -30,6 +30,8 @@ type writer struct {
 	tallies  []*tally // by name
 	lastEID  int64    // of the blocks found when opened
 	blocks   []packed // not on disk yet, oldest first
+	pins     []int64  // not on disk yet
+	pinned   int64    // those on disk
 	retry    time.Duration
 	leftover error // what Close tells
 
@@ -38,7 +40,7 @@ type writer struct {
 
 // statements are those of the writer, prepared.
 type statements struct {
-	insertBlock, insertData, deleteBlock, deleteData, oldest, readBlock, pages, free *sqlite3.Stmt
+	insertBlock, insertData, deleteBlock, deleteData, oldest, readBlock, pages, free, pin, unpin, findPins *sqlite3.Stmt
 }
 
 func newWriter(s *Store, lock *lockFile) (*writer, error) {
@@ -91,7 +93,8 @@ func (w *writer) flush() (again bool) {
 		}
 	}
 	queue, waiters, eid, suspect := s.queue, s.waiters, s.eid, s.suspect
-	s.queue, s.waiters, s.suspect = nil, nil, false
+	w.pins = append(w.pins, s.pins...)
+	s.queue, s.waiters, s.suspect, s.pins = nil, nil, false, nil
 	s.mu.Unlock()
 
 	if eid > w.lock.eid-eidReserve/2 {
@@ -161,7 +164,7 @@ func (w *writer) succeeded(eid int64) {
 	if recovered {
 		s.o.Warn("store: the disk takes events again")
 	}
-	w.blocks, w.retry = nil, 0
+	w.blocks, w.pins, w.retry = nil, nil, 0
 }
 
 // failed records why nothing could be written.
@@ -236,8 +239,11 @@ func (w *writer) tryOpen() (err error) {
 		{&w.sql.insertData, `INSERT INTO data (last_eid, columns) VALUES (?1, ?2)`},
 		{&w.sql.deleteBlock, `DELETE FROM block WHERE stream = ?1 AND last_eid = ?2`},
 		{&w.sql.deleteData, `DELETE FROM data WHERE last_eid = ?1`},
-		{&w.sql.oldest, `SELECT last_eid, max_time, rows, bytes, kinds FROM block WHERE stream = ?1 ORDER BY last_eid LIMIT 1`},
+		{&w.sql.oldest, `SELECT last_eid, max_time, rows, bytes, kinds, first_eid FROM block WHERE stream = ?1 ORDER BY last_eid LIMIT 1`},
 		{&w.sql.readBlock, `SELECT b.layout, d.columns FROM block b JOIN data d ON d.last_eid = b.last_eid WHERE b.stream = ?1 AND b.last_eid = ?2`},
+		{&w.sql.pin, `INSERT OR IGNORE INTO pin (eid) VALUES (?1)`},
+		{&w.sql.unpin, `DELETE FROM pin WHERE eid = ?1`},
+		{&w.sql.findPins, pinnedSQL},
 		{&w.sql.pages, `PRAGMA page_count`},
 		{&w.sql.free, `PRAGMA freelist_count`},
 	} {
@@ -246,6 +252,9 @@ func (w *writer) tryOpen() (err error) {
 		}
 	}
 	if w.lastEID, err = queryInt(w.db, `SELECT max(last_eid) FROM data`); err != nil {
+		return err
+	}
+	if w.pinned, err = queryInt(w.db, `SELECT count(*) FROM pin`); err != nil {
 		return err
 	}
 	if err := w.loadLayouts(); err != nil {
@@ -312,6 +321,9 @@ func (w *writer) tryWrite() (more bool, err error) {
 		if added {
 			w.tally(p.stream.name).append(p)
 		}
+	}
+	if err := w.writePins(); err != nil {
+		return false, err
 	}
 	removed, more, err := w.expire()
 	if err != nil {
