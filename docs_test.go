@@ -49,7 +49,30 @@ func TestReferences(t *testing.T) {
 	check(t, "docs/commands.md", commandsReference(t, goshawk))
 	check(t, "docs/kernels.md", kernelsReference(t, read(t, kernelsFile)))
 	check(t, "docs/performance.md", withInstructions(t, read(t, "docs/performance.md"), read(t, instructionsFile)))
+	check(t, "docs/detection.md", withSigma(t, read(t, "docs/detection.md"), goshawk))
 	check(t, "README.md", withCosts(t, read(t, "README.md"), read(t, "docs/performance.md")))
+}
+
+// withSigma replaces the list of SigmaHQ's rules that cannot be used by what goshawk says of a
+// clone of them, where GOSHAWK_SIGMA_DIR names one.
+func withSigma(t *testing.T, text, goshawk string) string {
+	t.Helper()
+	dir := os.Getenv("GOSHAWK_SIGMA_DIR")
+	const begin, end = "<!-- sigma: begin -->\n", "<!-- sigma: end -->\n"
+	before, rest, ok := strings.Cut(text, begin)
+	_, after, ended := strings.Cut(rest, end)
+	if !ok || !ended {
+		t.Fatalf("docs/detection.md has no place between %q and %q", begin, end)
+	}
+	if dir == "" {
+		return text
+	}
+	out, err := exec.Command(goshawk, "rules", "check", dir).CombinedOutput()
+	if _, failed := err.(*exec.ExitError); err != nil && !failed {
+		t.Fatal(err)
+	}
+	list := strings.ReplaceAll(string(out), strings.TrimSuffix(dir, "/")+"/", "")
+	return before + begin + "\n```\n" + list + "```\n\n" + end + after
 }
 
 func check(t *testing.T, name, want string) {

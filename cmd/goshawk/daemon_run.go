@@ -69,6 +69,8 @@ type daemon struct {
 
 	watcher int    // pid of who watches this process, 0 for nobody
 	death   string // why the worker before this one ended
+	begun   bool   // the state says that this daemon runs
+	killed  string // how the daemon before this one ended, which nobody has asked it to; "" if not so
 
 	idleTold []string // flags told to be without effect; of whoever loads a configuration
 }
@@ -85,7 +87,7 @@ func newDaemonRun(flags *config.Flags, problems []config.Problem, errOut io.Writ
 	o.files, o.hash = &selection.Set{}, words(flags.String("hash"))
 	o.excludeExes, o.excludeUIDs, o.excludeContainers = words(flags.String("exclude_exe")), words(flags.String("exclude_uid")), words(flags.String("exclude_container"))
 	o.ringSize, o.canary = int(flags.Int("ring_size")), canaryInterval
-	o.expiry = flags.Int("events_expiry")
+	o.expiry, o.lasting = flags.Int("events_expiry"), flags.Int("alerts_expiry")
 	o.maxRows = flags.Int("events_max") * rowsPerBatch
 	o.maxBytes = flags.Int("events_max_bytes")
 	o.auditing = auditingOf(withLocalOptions(flags))
@@ -209,6 +211,7 @@ func (d *daemon) open(ctx context.Context, memory *memory, out io.Writer) (err e
 	if d.death != "" {
 		d.logger.Error(d.death)
 	}
+	d.begin()
 	for _, p := range d.problems {
 		d.warn(p.String())
 	}
@@ -233,14 +236,14 @@ func (d *daemon) open(ctx context.Context, memory *memory, out io.Writer) (err e
 		Rules: rules, RuleCounts: ruleCounts,
 		Inputs: d.inputs(), Processes: d.watch.processes, Containers: containers, Store: d.watch.store, StoreCounts: d.counts,
 		BootID: d.watch.bootID, Peak: procfs.At("").SelfPeak, Own: d.own, Warn: d.warn, Helping: d.options.helpers(), Select: d.watch.ofFiles,
-		Contents: d.watch.contents(),
+		Contents: d.watch.contents(), Outputs: []agent.Output{d.alertOutput(ctx)},
 	})
 	if d.remote, err = d.openRemote(); err != nil {
 		return err
 	}
 	d.scheduler = schedule.New(schedule.Options{
 		State: d.state, Engine: d.engines, Log: &eventLog{d: d}, Dir: dir, Logger: d.logger, Usage: scheduleUsage,
-		Now: d.now, Sleep: d.sleep,
+		Now: d.now, Sleep: d.sleep, Found: d.found,
 	})
 	return nil
 }
@@ -331,6 +334,9 @@ func (d *daemon) work(ctx context.Context, hangup <-chan os.Signal) error {
 	}
 	fmt.Fprintf(d.errOut, "ready: daemon pid=%d\n", os.Getpid())
 	start(d.tellManager)
+	if d.killed != "" {
+		start(d.tellKilled)
+	}
 	<-ctx.Done()
 	running.Wait()
 	return agentErr
@@ -356,6 +362,9 @@ func (d *daemon) close() error {
 		d.remote.node.Client.Close()
 	}
 	if d.state != nil {
+		if d.begun {
+			errs = append(errs, d.state.Delete(domainDaemon, keyRunning))
+		}
 		errs = append(errs, d.state.Close())
 	}
 	if d.watch != nil {

@@ -140,6 +140,10 @@ func TestLiveRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	loader := map[string]string{"amd64": "/lib64/ld-linux-x86-64.so.2", "arm64": "/lib/ld-linux-aarch64.so.1"}[runtime.GOARCH]
+	test, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
 	const any = -1 // whoever did it
 	for _, tt := range []struct {
 		rule string
@@ -302,6 +306,24 @@ func TestLiveRules(t *testing.T) {
 			}
 			return os.Getpid()
 		}},
+		{"Packet socket opened", func(t *testing.T) int {
+			fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+			if err == nil {
+				unix.Close(fd)
+			}
+			return os.Getpid()
+		}},
+		{"Clock set by hand", func(t *testing.T) int {
+			never := unix.Timespec{Sec: -1} // which no clock takes
+			_, _, _ = unix.Syscall(unix.SYS_CLOCK_SETTIME, unix.CLOCK_REALTIME, uintptr(unsafe.Pointer(&never)), 0)
+			return os.Getpid()
+		}},
+		{"Connection of a program that calls itself a kernel thread", func(t *testing.T) int {
+			return runPID(t, exec.Command(copyOf(t, test, filepath.Join(openDir(t, "/tmp"), "masquerade")), "comm"))
+		}},
+		{"Connection of a program that wrote another's name over its arguments", func(t *testing.T) int {
+			return runPID(t, exec.Command(copyOf(t, test, filepath.Join(openDir(t, "/tmp"), "masquerade")), "argv"))
+		}},
 		{"Memory that is writable and executable at once", func(t *testing.T) int {
 			b, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 			if err != nil {
@@ -381,6 +403,113 @@ func TestLiveRulesFollowed(t *testing.T) {
 	code, stderr := l.stop(os.Interrupt)
 	if code != 0 || !strings.Contains(stderr, "rules: 1 are followed now") || !strings.Contains(stderr, "bad.yml:1: Bad: the document has no detection") {
 		t.Errorf("exit code %d: %s", code, stderr)
+	}
+}
+
+// TestLiveDaemonAlerts has the daemon raise alerts by a rule and by a query that is marked as
+// detection, reads their log lines, silences both, kills the daemon, and asks the next one.
+func TestLiveDaemonAlerts(t *testing.T) {
+	needRoot(t)
+	root, dir := t.TempDir(), t.TempDir()
+	mark := fmt.Sprintf("mark-%d", os.Getpid())
+	rule := fmt.Sprintf("title: Marked\nlogsource: {category: process_creation}\ndetection: {s: {'CommandLine|endswith': ' %s'}, condition: s}\n", mark)
+	if err := os.WriteFile(filepath.Join(dir, "a.yml"), []byte(rule), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	configure(t, root, fmt.Sprintf(`{"schedule":{"marked":{"query":"SELECT eid, pid, path, process_id FROM exec_events WHERE args LIKE '%%%s%%'",
+		"interval":1,"description":"What the query finds","detection":{"title":"Marked by a query","level":"high","tags":["attack.t1059"]}}}}`, mark))
+	log := filepath.Join(root, "var/log/goshawk/osqueryd.results.log")
+	start := func() (*exec.Cmd, *said) {
+		cmd := exec.Command("goshawk", "daemon", "--root_dir="+root, "--source=ebpf", "--kinds=exec,exit", "--rules="+dir,
+			"--schedule_splay_percent=0", "--disable_watchdog")
+		err := &said{}
+		cmd.Stderr = err
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+		for end := time.Now().Add(time.Minute); !strings.Contains(err.String(), "ready:"); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("not ready: %s", err)
+			}
+		}
+		return cmd, err
+	}
+	until := func(what string, holds func() bool) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); !holds(); time.Sleep(100 * time.Millisecond) {
+			if time.Now().After(end) {
+				text, _ := os.ReadFile(log)
+				t.Fatalf("%s: not within a minute; the log has\n%s", what, text)
+			}
+		}
+	}
+	ask := func(sql string) string {
+		out, err := exec.Command("goshawk", "query", "--root-dir", root, "--format", "csv", sql).CombinedOutput()
+		if err != nil {
+			return fmt.Sprint(err, string(out))
+		}
+		return strings.TrimSpace(string(out))
+	}
+	logged := func(with ...string) bool {
+		text, _ := os.ReadFile(log)
+		for line := range bytes.Lines(text) {
+			all := bytes.Contains(line, []byte(`{"name":"goshawk_alerts",`))
+			for _, w := range with {
+				all = all && bytes.Contains(line, []byte(w))
+			}
+			if all {
+				return true
+			}
+		}
+		return false
+	}
+
+	cmd, _ := start()
+	pid := runPID(t, exec.Command("/bin/true", mark))
+	pair := fmt.Sprintf(`"pid":"%d"`, pid)
+	until("line of the rule's alert", func() bool { return logged(pair, `"rule_name":"Marked"`, `"action":"added"`) })
+	until("line of the query's alert", func() bool {
+		return logged(pair, `"rule_name":"Marked by a query"`, `"rule_id":"query:marked"`, `"level":"high"`, "attack.t1059", `"description":"What the query finds"`)
+	})
+	for _, id := range []string{"Marked", "Marked by a query"} {
+		if got := ask(fmt.Sprintf("SELECT e.pid FROM alerts a, json_each(a.evidence) v JOIN exec_events e ON e.eid = json_extract(v.value, '$.eid') "+
+			"WHERE a.rule_name = '%s' AND a.pid = %d", id, pid)); got != fmt.Sprintf("pid\n%d", pid) {
+			t.Errorf("the evidence of %s is %q", id, got)
+		}
+		if got := ask(fmt.Sprintf("SELECT count(*) FROM alerts WHERE rule_name = '%s' AND ancestors LIKE '[{\"pid\":%d,%%'", id, os.Getpid())); got != "count(*)\n1" {
+			t.Errorf("alerts of %s with this process above: %q", id, got)
+		}
+	}
+
+	if out, err := exec.Command("goshawk", "rules", "silence", dir, "--for", "1h").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	until("silence", func() bool {
+		runPID(t, exec.Command("/bin/true", mark))
+		return ask("SELECT filtered > 0 FROM goshawk_sources WHERE source = 'rules' AND kind = 'alert'") == "filtered > 0\n1"
+	})
+
+	cmd.Process.Kill()
+	cmd.Wait()
+	names, err := filepath.Glob(filepath.Join(dir, "silence-*"))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("silences are %q: %v", names, err)
+	}
+	if err := os.Remove(names[0]); err != nil {
+		t.Fatal(err)
+	}
+	killed := fmt.Sprintf("the daemon before this one (pid %d, since ", cmd.Process.Pid)
+	next, _ := start()
+	until("line of the next daemon's alert", func() bool { return logged(`"rule_id":"goshawk:killed"`, killed) })
+	if err := next.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	next.Wait()
+	last, _ := start()
+	defer last.Process.Signal(os.Interrupt)
+	if got := ask("SELECT count(*) FROM alerts WHERE rule_id = 'goshawk:killed'"); got != "count(*)\n1" {
+		t.Errorf("after one that was asked to end: %q", got)
 	}
 }
 

@@ -175,6 +175,12 @@ func (b *builder) query(f field) (Query, bool) {
 	if v := n.get("snapshot"); v != nil {
 		q.Snapshot = v.truth()
 	}
+	if v := n.get("detection"); v != nil {
+		q.Detection = b.detection(v, f.name)
+		if d := n.get("description"); d != nil && d.kind == text && q.Detection != nil && q.Detection.Description == "" {
+			q.Detection.Description = d.text
+		}
+	}
 	if v := n.get("removed"); v != nil {
 		q.Removed = v.truth()
 	}
@@ -187,6 +193,47 @@ func (b *builder) query(f field) (Query, bool) {
 		q.Priority = v.size()
 	}
 	return q, true
+}
+
+// levels are Sigma's.
+var levels = []string{"informational", "low", "medium", "high", "critical"}
+
+// detection reads what marks a query as detection: true, a level, or an object with title, level,
+// description and tags.
+func (b *builder) detection(n *node, query string) *Detection {
+	d := &Detection{Level: "medium"}
+	level := n
+	switch n.kind {
+	case object:
+		for name, to := range map[string]*string{"title": &d.Title, "description": &d.Description} {
+			if v := n.get(name); v != nil && v.kind == text {
+				*to = v.text
+			}
+		}
+		if v := n.get("tags"); v != nil && v.kind == array {
+			for _, tag := range v.list {
+				if tag.kind == text && tag.text != "" && !strings.Contains(tag.text, "\x00") {
+					d.Tags = append(d.Tags, tag.text)
+				}
+			}
+		}
+		level = n.get("level")
+	case text:
+	default:
+		if !n.truth() {
+			return nil
+		}
+		return d
+	}
+	if level == nil {
+		return d
+	}
+	if level.kind == text && slices.Contains(levels, level.text) {
+		d.Level = level.text
+	} else {
+		b.problem(level, "query %q: a detection's level is one of %s: it is medium", query, strings.Join(levels, ", "))
+	}
+	return d
 }
 
 // conditions reads what says where an entry runs.

@@ -54,9 +54,18 @@ type Query struct {
 	// Priority orders the queries that run once at the start; 0 is none of them.
 	Priority uint64
 
+	// Detection has new rows raise alerts; nil: it does not.
+	Detection *Detection
+
 	Platform, Version string
 	Shard             uint64
 	Where             string
+}
+
+// Detection is what a query's alerts say of it. No such thing is in osquery.
+type Detection struct {
+	Title, Level, Description string
+	Tags                      []string
 }
 
 // Pack is a set of queries that run where its conditions hold.

@@ -113,6 +113,13 @@ func eventLine(h *Head, f *Format, action string) func(dst, columns []byte) []by
 	}
 }
 
+// AppendEvent appends the line of one row that has come about, as a query of the schedule called
+// h.Name would log it.
+func AppendEvent(dst []byte, h *Head, f *Format, names []string, row []schema.Value) []byte {
+	l := newLayout(names)
+	return eventLine(h, f, "added")(dst, l.columns(nil, row, f))
+}
+
 // diffLine returns what a line for a whole run has before its removed rows, between them and
 // those added, and after these.
 func diffLine(h *Head, f *Format) (before, between, after string) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -84,6 +85,8 @@ type run struct {
 	rows int
 	size int64 // of the rows' columns
 
+	found *Finding // nil: the query is no detection
+
 	old, now map[state.Hash]int64 // rows of the last run and of this one; nil: not compared
 	added    spool                // rows that were not kept: hash, length, row
 }
@@ -95,6 +98,9 @@ func (r *run) Tables(defs []*schema.Def) {
 	}
 	r.only = len(defs) > 0
 	for _, d := range defs {
+		if r.found != nil {
+			r.found.Tables = append(r.found.Tables, d.Name)
+		}
 		r.events = r.events || d.Events
 		r.only = r.only && d.Events
 	}
@@ -105,6 +111,9 @@ func (r *run) Columns(names, _ []string) error {
 	r.layout = newLayout(names)
 	if r.started {
 		return nil
+	}
+	if r.found != nil {
+		r.found.Columns = slices.Clone(names)
 	}
 	r.started = true
 	return r.start()
@@ -158,6 +167,9 @@ func (r *run) Row(row []schema.Value) error {
 			return err
 		}
 	}
+	if r.found != nil {
+		r.find(row)
+	}
 	r.rows++
 	err := r.out.write(func(dst []byte) []byte {
 		switch {
@@ -177,6 +189,24 @@ func (r *run) Row(row []schema.Value) error {
 		return errPart
 	}
 	return nil
+}
+
+// find keeps a row to tell of.
+func (r *run) find(row []schema.Value) {
+	if len(row) != len(r.found.Columns) { // of a further statement
+		return
+	}
+	if len(r.found.Rows) == maxFound {
+		r.found.More++
+		return
+	}
+	kept := make([]schema.Value, len(row))
+	for i, v := range row {
+		if kept[i] = v; v.Kind() == schema.KindText {
+			kept[i] = schema.TextValue(strings.Clone(v.Text()))
+		}
+	}
+	r.found.Rows = append(r.found.Rows, kept)
 }
 
 // Warning implements sql.Receiver.
@@ -416,6 +446,9 @@ func (s *Scheduler) execute(ctx context.Context, q *query, c *setting, also func
 			out:  spool{dir: s.o.Dir}, added: spool{dir: s.o.Dir},
 			rowsOf: func() (map[state.Hash]int64, error) { return s.o.State.Hashes(q.Name) },
 		}
+		if s.o.Found != nil && q.Detection != nil {
+			next.found = &Finding{Query: q.Query}
+		}
 		if c.optimize && s.o.Log != nil {
 			next.window = s.window(q.Name, upto)
 		}
@@ -457,6 +490,9 @@ func (s *Scheduler) execute(ctx context.Context, q *query, c *setting, also func
 			}
 			return also(tx, r)
 		})
+		if err == nil && r.found != nil && len(r.found.Rows) > 0 {
+			s.o.Found(*r.found)
+		}
 		if err != nil || !part {
 			return err
 		}

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/goshawk-project/goshawk/internal/config"
+	"github.com/goshawk-project/goshawk/internal/schema"
 	"github.com/goshawk-project/goshawk/internal/sql"
 	"github.com/goshawk-project/goshawk/internal/state"
 )
@@ -61,12 +62,27 @@ type Options struct {
 	Dir    string   // for files of large results
 	Logger *slog.Logger
 	Usage  func() Usage
+	// Found is told of the new rows of queries that are marked as detection, once these are
+	// committed. Nil: nobody is.
+	Found func(Finding)
 
 	Patience time.Duration // with decorators and discovery queries; 0: 10 s
 
 	Now   func() time.Time                                 // nil: time.Now
 	Sleep func(ctx context.Context, d time.Duration) error // nil: as long as it says
 }
+
+// Finding is new rows of a query that is marked as detection.
+type Finding struct {
+	Query   config.Query
+	Tables  []string // that it reads
+	Columns []string
+	Rows    [][]schema.Value
+	More    uint64 // rows beyond maxFound
+}
+
+// maxFound bounds the rows of one run, or a part of it, that are told of.
+const maxFound = 1000
 
 // Setting is what a configuration comes down to.
 type Setting struct {

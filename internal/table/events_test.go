@@ -121,7 +121,11 @@ func TestEventTablesContainOsquerySchema(t *testing.T) {
 			}
 			added = append(added, c.Name)
 		}
-		additions := []string{"process_id", "parent_process_id", "ancestors", "container_id", "container_name", "image", "pod_name", "pod_namespace", "fidelity", "source"}
+		additions := []string{"process_id", "parent_process_id", "ancestors", "origin", "disguise",
+			"container_id", "container_name", "image", "pod_name", "pod_namespace", "fidelity", "source"}
+		if name == "process_events" {
+			additions = append(additions, "leader_pid", "leader_path", "spawner_pid", "spawner_path")
+		}
 		if !strings.HasPrefix(name, "bpf_") {
 			additions = append(additions, "ntime")
 		}
@@ -150,7 +154,7 @@ func TestNativeTables(t *testing.T) {
 	}
 	want := []string{"exec_events", "fork_events", "exit_events", "network_events", "dns_events", "loss_events",
 		"filesystem_events", "credential_events", "ptrace_events", "signal_events", "module_events", "bpf_events", "mount_events", "namespace_events", "memory_events",
-		"session_events", "container_events", "policy_events", "alerts",
+		"session_events", "container_events", "policy_events", "alerts", "syscall_events",
 		"process_events", "socket_events", "file_events", "process_file_events", "user_events", "selinux_events", "apparmor_events",
 		"seccomp_events", "bpf_process_events", "bpf_socket_events"}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -447,12 +451,15 @@ func TestRowsOfPrograms(t *testing.T) {
 		Header: header(event.KindExec), Filename: "./run.sh", Args: "bash\x00./run.sh\x00two words\x00it's\x00", ArgsLength: 30,
 		Cwd: "/srv", Env: "LANG=C\x00LD_PRELOAD=/x.so\x00", Inode: 11, Mode: 0o104755, OwnerUID: 3, OwnerGID: 4,
 		SUID: 5, SGID: 6, FSUID: 7, FSGID: 8, PathTruncated: true, ArgsTruncated: true, Syscall: "execveat", Ancestors: `[{"pid":77}]`,
+		LeaderPID: 70, LeaderPath: "/bin/zsh", SpawnerPID: 71, SpawnerPath: "/bin/sh",
 	}
+	whole.Origin, whole.Disguise = "ssh", "argv0\x00args_cut\x00"
 	bare := &event.Exec{Header: event.Header{Kind: event.KindExec, Time: 1_800_000_001_000_000_000, PID: 5}}
 	log := storeOf(t, whole, bare)
 	ours := map[string]string{
 		"process_id": "01234567-4242-10", "parent_process_id": "01234567-77-z", "ancestors": `[{"pid":77}]`, "container_id": "c0ffee",
 		"container_name": "web", "image": "nginx:1", "pod_name": "web-0", "pod_namespace": "prod", "fidelity": "kernel", "source": "ebpf",
+		"origin": "ssh", "disguise": `["argv0","args_cut"]`,
 	}
 	with := func(m map[string]string) map[string]string {
 		for k, v := range ours {
@@ -467,12 +474,13 @@ func TestRowsOfPrograms(t *testing.T) {
 			"gid": "1001", "egid": "2", "owner_uid": "3", "owner_gid": "4", "atime": "NULL", "mtime": "NULL", "ctime": "NULL", "btime": "NULL",
 			"overflows": "cmdline,path", "parent": "77", "time": "1800000000", "uptime": "98", "eid": "0000000001", "fsuid": "7", "suid": "5",
 			"fsgid": "8", "sgid": "6", "syscall": "execveat", "status": "NULL", "ntime": "98765432100",
+			"leader_pid": "70", "leader_path": "/bin/zsh", "spawner_pid": "71", "spawner_path": "/bin/sh",
 		}),
 		{
 			"pid": "5", "cmdline_size": "0", "env_count": "0", "env_size": "0", "auid": "0", "uid": "0", "euid": "0", "gid": "0", "egid": "0",
 			"owner_uid": "0", "owner_gid": "0", "atime": "NULL", "mtime": "NULL", "ctime": "NULL", "btime": "NULL", "parent": "-1",
 			"time": "1800000001", "uptime": "0", "eid": "0000000002", "fsuid": "0", "suid": "0", "fsgid": "0", "sgid": "0", "syscall": "execve",
-			"status": "NULL", "ntime": "0",
+			"status": "NULL", "ntime": "0", "leader_pid": "NULL", "spawner_pid": "NULL",
 		},
 	}
 	if diff := cmp.Diff(want, eventCells(t, eventTableNamed(t, log, EventOptions{}, "process_events"))); diff != "" {

@@ -93,7 +93,7 @@ func additions[T event.Event]() []schema.Column[T] {
 		}, "Identity of the parent", schema.Hidden).From("ppid", "parent_start", "boot_id"),
 		schema.Calc("ancestors", schema.Text, ancestors[T], "Parent, grandparent and so on of a program started, a JSON array of pid, path and cmdline", schema.Hidden).From("ancestors"),
 		schema.Str("origin", func(e T) *string { return &e.Head().Origin }, "How the session that the process belongs to began: ssh, console, cron, service, container or kernel", schema.Hidden).From("origin"),
-		schema.Strings("disguise", func(e T) *string { return &e.Head().Disguise }, "In what the process is not what it seems, a JSON array", schema.Hidden).From("disguise"),
+		schema.Calc("disguise", schema.Text, disguise[T], "In what the process is not what it seems, a JSON array; empty when it is", schema.Hidden).From("disguise"),
 		schema.Str("container_id", func(e T) *string { return &e.Head().ContainerID }, "Container, empty on the host", schema.Hidden).From("container_id"),
 		schema.Str("container_name", func(e T) *string { return &e.Head().ContainerName }, "Name of the container", schema.Hidden).From("container_name"),
 		schema.Str("image", func(e T) *string { return &e.Head().Image }, "Image of the container", schema.Hidden).From("image"),
@@ -122,6 +122,13 @@ func additionalTime[T event.Event]() []schema.Column[T] {
 func ancestors[T event.Event](e T) schema.Value {
 	if x, ok := event.Event(e).(*event.Exec); ok {
 		return schema.TextValue(x.Ancestors)
+	}
+	return schema.TextValue("")
+}
+
+func disguise[T event.Event](e T) schema.Value {
+	if d := e.Head().Disguise; d != "" {
+		return schema.TextValue(string(schema.AppendList(nil, d)))
 	}
 	return schema.TextValue("")
 }
