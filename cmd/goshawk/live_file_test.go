@@ -63,6 +63,39 @@ func TestLiveWatch(t *testing.T) {
 	}
 }
 
+// What certain programs and users do to watched files is left out, and counted.
+func TestLiveFilesSpared(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	for name, mode := range map[string]os.FileMode{filepath.Dir(dir): 0o755, dir: 0o777} {
+		if err := os.Chmod(name, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tee, err := exec.LookPath("tee")
+	if err == nil {
+		tee, err = filepath.EvalSymlinks(tee)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := startRun(t, t.TempDir(), "--format", "json", "--kinds", "file", "--watch", dir+"/%%", "--hash", "none", "--exclude-exe", tee, "--exclude-uid", "65534")
+	for _, c := range []struct {
+		script string
+		uid    uint32
+	}{{"echo x | tee %[1]s/program >/dev/null; echo x >%[1]s/shell", 0}, {"echo x >%s/user", 65534}, {"echo x >%s/last", 0}} {
+		cmd := exec.Command("/bin/sh", "-c", fmt.Sprintf("umask 0; "+c.script, dir))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: c.uid, Gid: c.uid}}
+		cmd.Dir = "/"
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	l.eventually(fmt.Sprintf("SELECT count(*) AS n FROM filesystem_events WHERE target_path = '%s/last' AND operation = 'write'", dir), "n\n1\n")
+	l.eventually("SELECT DISTINCT replace(target_path, '"+dir+"/', '') AS name FROM filesystem_events ORDER BY name", "name\nlast\nshell\n")
+	l.eventually("SELECT filtered >= 4 AS counted FROM goshawk_sources WHERE source = 'agent' AND kind = 'file'", "counted\n1\n")
+}
+
 // fileRow is what the tests read of a file event.
 type fileRow struct {
 	Kind, Operation, Category string
