@@ -129,7 +129,7 @@ func TestLiveWithoutAudit(t *testing.T) {
 	if s := audit.Look(procfs.At("")); !errors.As(s.Err, &without) {
 		t.Skip("needs a kernel without audit, or booted with audit=0 (make test-kernels K=6.1-noaudit)")
 	}
-	const why = "use audit: this kernel has no audit subsystem, or was booted with audit=0: protocol not supported"
+	const why = "use audit: this kernel has no audit subsystem, or was booted with audit=0: open audit socket: protocol not supported"
 	r := checked(t, 0)
 	check(t, "audit", []any{r.Audit.Case, r.Audit.Advice, r.Source}, []any{audit.CaseNone, []string{why}, "ebpf"})
 	text, err := exec.Command("goshawk", "check").Output()
@@ -165,7 +165,7 @@ func TestLiveWithoutAudit(t *testing.T) {
 	}{
 		{"audit", []string{"--source", "audit"}, "goshawk: " + why + "\n"},
 		{"what audit alone tells", []string{"--kinds", "user"}, "goshawk: " + why + "\n"},
-		{"nor eBPF", append(noHook(), "--kinds", "exec"), "; nor can audit: " + why + "\n"},
+		{"nor eBPF", append(noHook(), "--kinds", "exec"), "; nor can audit: " + why + "; goshawk check says what this kernel lacks\n"},
 	} {
 		var stderr strings.Builder
 		cmd := exec.Command("goshawk", append([]string{"run", "--root-dir", t.TempDir()}, c.args...)...)

@@ -103,7 +103,7 @@ func (o *runOptions) openSources(fs procfs.FS, bootID string, tell func(string))
 		}
 		return s, nil
 	case refused != nil: // of two sources that cannot run the better one is to be mended
-		return s, fmt.Errorf("%w; nor can audit: %s", sourceError(refused), oneLine(err))
+		return s, sourceError(fmt.Errorf("%w; nor can audit: %s", refused, oneLine(err)))
 	}
 	return s, sourceError(err)
 }

@@ -305,7 +305,7 @@ func TestLiveWithoutAudit(t *testing.T) {
 	if s.Case != CaseNone || !errors.As(s.Err, &without) || !errors.Is(s.Err, unix.EPROTONOSUPPORT) {
 		t.Errorf("found %+v", s)
 	}
-	if lines := s.Lines(); len(lines) != 1 || lines[0] != "use audit: this kernel has no audit subsystem, or was booted with audit=0: protocol not supported" {
+	if lines := s.Lines(); len(lines) != 1 || lines[0] != "use audit: this kernel has no audit subsystem, or was booted with audit=0: open audit socket: protocol not supported" {
 		t.Errorf("lines %q", lines)
 	}
 	dir := t.TempDir()
