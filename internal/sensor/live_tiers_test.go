@@ -21,9 +21,9 @@ var refusals = []struct {
 	tiers   string
 	why     string
 }{
-	{"5.10.", "connect accept bind listen ptrace bpf mount namespace memory", "tracepoint", "bpf_task_pt_regs() is there since 5.15"},
+	{"5.10.", "connect accept bind listen ptrace bpf mount namespace memory syscall", "tracepoint", "bpf_task_pt_regs() is there since 5.15"},
 	{"5.10.", "io_uring", "tp_btf raw_tp", "io_uring_complete is given the request since 5.19"},
-	{"6.1.", "ptrace bpf memory", "fexit", "BTF has two functions of one name for system calls that may be left out of a kernel"},
+	{"6.1.", "ptrace bpf memory syscall", "fexit", "BTF has two functions of one name for system calls that may be left out of a kernel"},
 	{"", "ptrace bpf mount namespace memory", "kprobe_plain", "the functions of system calls are given registers since 4.17"},
 	{"5.10.", "file", "kprobe", "renames that exchange two names are not told from others there"},
 	{"7.3.", "file", "fexit", "programs at functions are preempted, and what happens meanwhile is passed over"},
