@@ -580,7 +580,7 @@ func (l *loader) places(t *tier) ([]place, error) {
 			var f *btf.Func
 			if err := kernel.TypeByName(at.function, &f); errors.Is(err, btf.ErrNotFound) {
 				continue
-			} else if err != nil {
+			} else if err != nil && !errors.Is(err, btf.ErrMultipleMatches) { // which attaching will say
 				return nil, err
 			}
 		}
