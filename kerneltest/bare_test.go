@@ -45,8 +45,8 @@ func bare(t *testing.T, g *guest, kernel, goshawk string, old bool) {
 	}
 	wrong := boot()
 	if len(wrong) > 0 && os.Getenv("CI") != "" { // once more, as tests elsewhere
-		note(t, "kernel %-11s %s surroundings failed, and run once more", g.name, what)
-		t.Log(strings.Join(wrong, "\n"))
+		why, _, _ := strings.Cut(wrong[0], "\n")
+		note(t, "kernel %-11s %s surroundings failed, and run once more: %s", g.name, what, why)
 		wrong = boot()
 	}
 	for _, w := range wrong {

@@ -202,9 +202,14 @@ func report(t *testing.T, g *guest, r run, again func(tests string) run) {
 		if once := judge(t, g, again(only)); once.good() {
 			note(t, "kernel %-11s failed, and passed when run once more: %s", g.name, strings.Join(tests, " "))
 			for _, f := range v.failed {
-				t.Logf("%s said first:\n%s", f.test, f.text)
+				if said := place.FindStringIndex(f.text); said != nil {
+					line, _, _ := strings.Cut(f.text[said[0]:], "\n")
+					note(t, "%s said first: %s", f.test, strings.TrimSpace(line))
+				}
 			}
-			t.Log(v.trouble)
+			if v.trouble != "" {
+				note(t, "%s", v.trouble)
+			}
 			v.failed, v.trouble = nil, ""
 		}
 	}
@@ -239,7 +244,7 @@ func first(list []string) string {
 	return list[0]
 }
 
-var place = regexp.MustCompile(`^\s*\w+\.go:\d+: `)
+var place = regexp.MustCompile(`(?m)^\s*\w+\.go:\d+: `)
 
 // reason is what a test gave for its skip.
 func reason(said []string) string {
