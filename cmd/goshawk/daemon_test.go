@@ -321,6 +321,7 @@ func TestDaemonKilled(t *testing.T) {
 
 	type row struct{ Filename, Size string }
 	state, counter, runs := map[row]int{}, 0, map[int]int{}
+	told := 0 // that the daemon was killed, by the one after it
 	seen := map[string]bool{}
 	for i, line := range strings.Split(strings.TrimSuffix(r.file("var/log/goshawk/osqueryd.results.log"), "\n"), "\n") {
 		var l struct {
@@ -336,8 +337,12 @@ func TestDaemonKilled(t *testing.T) {
 			t.Fatalf("line %d is there twice: %.200s", i+1, line)
 		}
 		seen[line] = true
-		if l.Name == "large" {
+		switch l.Name {
+		case "large":
 			runs[l.Counter]++
+			continue
+		case "goshawk_alerts":
+			told++
 			continue
 		}
 		if l.Counter != counter && l.Counter != counter+1 {
@@ -372,6 +377,9 @@ func TestDaemonKilled(t *testing.T) {
 		if n != 0 {
 			t.Errorf("%v is in the lines, and not there", key)
 		}
+	}
+	if told == 0 || told > rounds {
+		t.Errorf("%d kills are told as %d", rounds, told)
 	}
 	for c := range len(runs) {
 		if runs[c] != 3000 {
