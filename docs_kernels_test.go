@@ -251,7 +251,8 @@ uses kprobes alone). In a virtual machine without virtio-rng, random numbers kee
 the kernel has gathered enough: minutes after boot.
 
 What goshawk cannot tell there: cgroups as they are made (their tracepoints tell a usable number since 5.5; processes
-name theirs all the same), socket cookies (4.2), the loss of a close that a program of another tool was in the way of.
+name theirs all the same), socket cookies (4.2), the loss of a close that a program of another tool was in the way of; kind
+syscall, namespaces made by clone(2), and files but by fanotify, for which the legacy object has no programs.
 `
 
 const kernelsHost = `

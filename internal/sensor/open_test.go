@@ -116,7 +116,7 @@ func TestLiveKindsChooseHooks(t *testing.T) {
 		{[]event.ID{event.KindClose}, "tcp_state accept"},
 		{[]event.ID{event.KindConnect}, "tcp_state connect connect_below io_uring datagram"},
 		{[]event.ID{event.KindBind, event.KindListen, event.KindDNS}, "bind listen bind_below io_uring dns"},
-		{nil, "exec fork exit tcp_state connect accept bind listen bind_below connect_below io_uring datagram dns cgroup credential ptrace signal mount namespace memory bpf"},
+		{nil, "exec fork exit tcp_state connect accept bind listen bind_below connect_below io_uring datagram dns cgroup credential ptrace signal mount namespace memory clone syscall bpf"},
 	} {
 		if procfs.At("").HasModules() {
 			tt.want = strings.Replace(tt.want, "signal ", "signal module ", 1)
