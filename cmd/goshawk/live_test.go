@@ -390,7 +390,7 @@ func TestLiveEveryProcess(t *testing.T) {
 		}
 	}
 	t.Logf("lost %v, peak memory %d MB", b.lost, memory>>20)
-	if memory > 64<<20 {
+	if memory > 80<<20 {
 		t.Errorf("%d bytes of peak memory", memory)
 	}
 }

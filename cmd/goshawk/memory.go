@@ -10,8 +10,8 @@ import (
 	"github.com/goshawk-project/goshawk/internal/procfs"
 )
 
-// The agent is to stay below 64 MB of resident memory under load. The rings, which are
-// mapped twice, and the binary's own pages take about 27 of them; agentMemory is for Go,
+// The agent is to stay below 80 MB of resident memory under load, of which it has had 70 once its
+// programs are loaded. The rings, which are mapped twice, and the binary's own pages take about 27 of them; agentMemory is for Go,
 // whose live heap is about 10 MB then and at most about 34. The limit is soft: past it the
 // collector works harder.
 const (
