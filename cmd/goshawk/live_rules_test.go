@@ -276,6 +276,12 @@ func TestLiveRules(t *testing.T) {
 			if err := agent.Start(); err != nil {
 				t.Fatal(err)
 			}
+			// Start returns while the exec goes on, before the process is called so.
+			for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+				if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", agent.Process.Pid)); string(b) == "auditd\n" {
+					break
+				}
+			}
 			agent.Process.Kill()
 			agent.Wait()
 			return os.Getpid()
