@@ -25,6 +25,10 @@ var sourceNames = []string{"auto", "ebpf", "audit", "both"}
 // and the last record of an event completes it.
 const auditLag = 150 * time.Millisecond
 
+// auditSlow is how far the clock of audit's records is behind: it ticks every 1 to 10 ms
+// (ktime_get_coarse_real_ts64, CONFIG_HZ), and is cut to milliseconds.
+const auditSlow = 11 * time.Millisecond
+
 // sources are where events come from; what is not used is nil.
 type sources struct {
 	ebpf   *sensor.Sensor
@@ -177,7 +181,7 @@ func (s *sources) inputs() []agent.Input {
 		})
 	}
 	if s.audit != nil {
-		all = append(all, agent.Input{Name: "audit", Source: s.audit, Hooks: s.audit.Hooks, Counts: s.audit.Counts, Lag: auditLag})
+		all = append(all, agent.Input{Name: "audit", Source: s.audit, Hooks: s.audit.Hooks, Counts: s.audit.Counts, Lag: auditLag, Slow: auditSlow})
 	}
 	return all
 }

@@ -77,6 +77,9 @@ type Input struct {
 	Counts func() []event.Count // nil: none
 	// Lag is how long after they happened its events may come; 0: gather.
 	Lag time.Duration
+	// Slow is how far its clock may be behind: an event may have happened so much later than
+	// it says, or at any time between.
+	Slow time.Duration
 	// Aside: it tells what is known rather than what happened. Its events are put in no
 	// order of time, and with it alone the agent has nothing to wait for.
 	Aside bool
@@ -175,10 +178,14 @@ func New(opt Options) *Agent {
 	a := &Agent{
 		opt: opt, in: make(chan *event.Batch, queued), requests: make(chan func()),
 		stopped: make(chan struct{}), begun: time.Now(), losses: losses{last: make(map[lossKey]uint64)},
+		order: order{slow: make(map[string]uint64)},
 	}
 	for _, in := range opt.Inputs {
 		a.sources = append(a.sources, SourceStatus{Name: in.Name, Active: true})
 		a.wait = max(a.wait, in.lag())
+		if in.Slow > 0 {
+			a.order.slow[in.Name] = uint64(in.Slow)
+		}
 	}
 	for _, k := range opt.Helping {
 		a.helping[k] = true

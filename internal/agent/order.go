@@ -17,11 +17,12 @@ import (
 // passed on at once, and counted. It holds a bounded number of batches; beyond them the
 // oldest events go early, so that a flood costs order and not memory.
 type order struct {
-	lag  uint64 // ns that events are held after they happened; 0: pass everything on
+	lag  uint64            // ns that events are held after they happened; 0: pass everything on
+	slow map[string]uint64 // ns that a source's clock may be behind, by Header.Source
 	held []pending
 	out  []event.Event  // scratch of pass
 	done []*event.Batch // whose last events stand in out
-	last uint64         // newest NTime passed on
+	last uint64         // newest time passed on
 	late map[lateKey]uint64
 }
 
@@ -35,9 +36,12 @@ type lateKey struct {
 type pending struct {
 	*event.Batch
 	next int
+	slow uint64
 }
 
-func (p *pending) at() uint64 { return p.Events[p.next].Head().NTime }
+// at is the time that stands for the next event: the latest at which it may have happened,
+// so that it never comes before what made its process.
+func (p *pending) at() uint64 { return p.Events[p.next].Head().NTime + p.slow }
 
 const (
 	// maxHeld bounds the batches held: 8,192 events, a tenth of a second of a flood.
@@ -57,7 +61,7 @@ func (o *order) add(b *event.Batch) {
 	if !slices.IsSortedFunc(b.Events, byTime) {
 		slices.SortStableFunc(b.Events, byTime)
 	}
-	o.held = append(o.held, pending{Batch: b})
+	o.held = append(o.held, pending{Batch: b, slow: o.slow[b.Events[0].Head().Source]})
 }
 
 // oldest returns the index in held of the batch whose next event is oldest, and the time
@@ -100,10 +104,10 @@ func (o *order) pass(upTo uint64, take func([]event.Event) []event.Event) {
 		}
 		until := min(others, max(upTo, b.at()))
 		for b.next < len(b.Events) && b.at() <= until {
-			if h := b.Events[b.next].Head(); h.NTime < o.last {
-				o.countLate(h)
+			if at := b.at(); at < o.last {
+				o.countLate(b.Events[b.next].Head())
 			} else {
-				o.last = h.NTime
+				o.last = at
 			}
 			o.out = append(o.out, b.Events[b.next])
 			b.next++

@@ -54,6 +54,18 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// TestOrderOfSlowClock has a record of which the time is cut come after what may have made its process.
+func TestOrderOfSlowClock(t *testing.T) {
+	o := order{slow: map[string]uint64{"slow": 10}}
+	var got taken
+	o.add(batchOf("slow", 10, 30))
+	o.add(batchOf("a", 15, 25, 41))
+	o.pass(40, got.take)
+	o.pass(^uint64(0), got.take)
+	check(t, "passed", []string(got), []string{"a15", "slow10", "a25", "slow30", "a41"})
+	check(t, "late", o.counts(nil), []event.Count(nil))
+}
+
 func TestOrderIsDue(t *testing.T) {
 	o := order{lag: uint64(100 * time.Millisecond)}
 	o.add(batchOf("a", 2e9, 3e9))
