@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/goshawk-project/goshawk/internal/agent"
 	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/schedule"
@@ -224,10 +222,7 @@ func (d *daemon) tellKilled(ctx context.Context) {
 func (d *daemon) stamp(a *event.Alert) {
 	a.Kind, a.Source, a.Fidelity, a.BootID = event.KindAlert, "agent", event.FidelityState, d.watch.bootID
 	a.Time = d.now().UnixNano()
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) == nil {
-		a.NTime = uint64(ts.Nano())
-	}
+	a.NTime = event.BootNow()
 	a.UID, a.GID, a.EUID, a.EGID = event.Unset, event.Unset, event.Unset, event.Unset
 	a.AUID, a.Session = event.Unset, event.Unset
 }

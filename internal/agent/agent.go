@@ -14,8 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/process"
 )
@@ -290,7 +288,7 @@ func (a *Agent) loop(ctx context.Context, stop func(), ends <-chan ended, draine
 				holding = a.holdOn(hold)
 			}
 		case <-hold.C:
-			a.order.pass(bootNow()-a.order.lag, a.take)
+			a.order.pass(event.BootNow()-a.order.lag, a.take)
 			holding = a.holdOn(hold)
 		case <-poll.C:
 			a.tellLosses()
@@ -364,12 +362,12 @@ func (a *Agent) receive(b *event.Batch) {
 		return
 	}
 	a.order.add(b)
-	a.order.pass(bootNow()-a.order.lag, a.take)
+	a.order.pass(event.BootNow()-a.order.lag, a.take)
 }
 
 // holdOn arms the timer by which held events are passed on; false when none are held.
 func (a *Agent) holdOn(t *time.Timer) bool {
-	wait, ok := a.order.due(bootNow())
+	wait, ok := a.order.due(event.BootNow())
 	if ok {
 		t.Reset(wait)
 	}
@@ -484,13 +482,4 @@ func (a *Agent) finish() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// bootNow is the clock of Header.NTime.
-func bootNow() uint64 {
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
-		return 0
-	}
-	return uint64(ts.Nano())
 }

@@ -42,7 +42,7 @@ func (a *Agent) tellLosses() {
 		}
 		grown = append(grown, event.Loss{
 			Header: event.Header{
-				Kind: event.KindLoss, Time: now, NTime: bootNow(), Source: c.Source,
+				Kind: event.KindLoss, Time: now, NTime: event.BootNow(), Source: c.Source,
 				BootID: a.opt.BootID, AUID: unset, Session: unset,
 			},
 			KindLost: kind, Reason: c.Reason, Count: n, WindowStart: a.losses.since, WindowEnd: now,

@@ -77,7 +77,7 @@ func (a *Agent) Raise(ctx context.Context, alerts []*event.Alert) error {
 // Sync makes all that happened before the call visible to readers of the store: it waits
 // for what sources hold back, and commits.
 func (a *Agent) Sync(ctx context.Context) error {
-	asked := bootNow()
+	asked := event.BootNow()
 	select {
 	case <-time.After(a.wait):
 	case <-ctx.Done():

@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/goshawk-project/goshawk/internal/event"
 )
 
@@ -318,11 +316,7 @@ func (d *decoder) clock(now time.Time) {
 	if d.opt.Offset != nil {
 		offset = d.opt.Offset()
 	} else {
-		var ts unix.Timespec
-		if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
-			return
-		}
-		offset = time.Now().UnixNano() - ts.Nano()
+		offset = time.Now().UnixNano() - int64(event.BootNow())
 	}
 	if moved := offset - d.offset; first || moved > 1_000_000 || moved < -1_000_000 {
 		d.offset = offset

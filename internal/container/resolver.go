@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/goshawk-project/goshawk/internal/event"
 	"github.com/goshawk-project/goshawk/internal/procfs"
 )
@@ -188,14 +186,10 @@ type about struct {
 
 // tell sends facts on the way of all events.
 func (r *Resolver) tell(a about, f *Facts) {
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
-		return
-	}
 	b := event.NewBatch()
 	e := b.Add(event.KindContainer).(*event.Container)
 	e.Operation = event.ContainerAmend
-	e.NTime, e.Time = uint64(ts.Nano()), time.Now().UnixNano()
+	e.NTime, e.Time = event.BootNow(), time.Now().UnixNano()
 	e.Source, e.Fidelity, e.BootID = "runtime", event.FidelityState, r.opt.BootID
 	e.UID, e.GID, e.EUID, e.EGID, e.AUID, e.Session = unset, unset, unset, unset, unset, unset
 	describe(e, &Ref{ID: a.id, Runtime: a.ref.Runtime, PodUID: a.ref.PodUID, Root: a.ref.Root}, f)

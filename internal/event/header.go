@@ -3,8 +3,19 @@ package event
 import (
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/goshawk-project/goshawk/internal/schema"
 )
+
+// BootNow is the time now by the clock of Header.NTime; 0 when the kernel does not tell it.
+func BootNow() uint64 {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+		return 0
+	}
+	return uint64(ts.Nano())
+}
 
 // Fidelity says where the names in an event were read.
 const (

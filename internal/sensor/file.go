@@ -151,7 +151,7 @@ func (s *Sensor) startFiles() error {
 			return fmt.Errorf("add to epoll: %w", err)
 		}
 	}
-	s.filesRead = bootNow()
+	s.filesRead = event.BootNow()
 	return s.Watch(s.options.Files)
 }
 
@@ -186,7 +186,7 @@ func (s *Sensor) filesTimeout(timeout int) int {
 	default:
 		due = s.files.Due()
 	}
-	switch now := bootNow(); {
+	switch now := event.BootNow(); {
 	case due == 0:
 	case due <= now:
 		return 0
@@ -202,7 +202,7 @@ func (s *Sensor) readFiles() error {
 	if s.files == nil {
 		return nil
 	}
-	now := bootNow()
+	now := event.BootNow()
 	keep := func(c *fanotify.Change) { s.changes = append(s.changes, *c) }
 	var err error
 	if s.filesMore, err = s.files.Read(now, keep); err != nil {
@@ -229,7 +229,7 @@ func (s *Sensor) settleFiles() {
 // last reading is not told.
 func (d *drain) emitFiles() error {
 	s := d.s
-	now := bootNow()
+	now := event.BootNow()
 	if s.watched != nil {
 		return s.watched.settle(now, d)
 	}

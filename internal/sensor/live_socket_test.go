@@ -65,7 +65,7 @@ type side struct {
 }
 
 func newSide(t *testing.T, l *live) *side {
-	return &side{t: t, l: l, tid: unix.Gettid(), began: bootNow()}
+	return &side{t: t, l: l, tid: unix.Gettid(), began: event.BootNow()}
 }
 
 // mine selects what this thread did.

@@ -280,7 +280,7 @@ func runCmd(t testing.TB, c *exec.Cmd) int {
 // beforehand (times, cgroup, pid) is copied from got, once it has been checked.
 func ours(t testing.TB, got *event.Header, pid int) event.Header {
 	t.Helper()
-	now := bootNow()
+	now := event.BootNow()
 	switch {
 	case got.NTime > now || got.NTime+uint64(time.Hour) < now:
 		t.Errorf("NTime = %d, now is %d", got.NTime, now)

@@ -152,7 +152,7 @@ func (s *Sensor) read(ctx context.Context, out chan<- *event.Batch) error {
 	events := make([]unix.EpollEvent, 3+len(s.critical.fds())+len(s.bulk.fds()))
 	wait := linger
 	for ctx.Err() == nil {
-		timeout := s.filesTimeout(s.held.timeout(bootNow()))
+		timeout := s.filesTimeout(s.held.timeout(event.BootNow()))
 		if s.critical.waiting() || s.bulk.waiting() {
 			timeout = int(onTheirWay / time.Millisecond)
 		}
@@ -231,7 +231,7 @@ func (d *drain) pass() error {
 	s.decode.toUnix = s.boot.offset
 	until := ^uint64(0)
 	if !s.detached {
-		until = bootNow() - uint64(onTheirWay)
+		until = event.BootNow() - uint64(onTheirWay)
 	}
 	s.bulk.refill(until)
 	s.critical.refill(until)
@@ -310,7 +310,7 @@ func (d *drain) pass() error {
 	if s.numbers != nil && s.numbers.unsettled.Load() {
 		s.settle()
 	}
-	s.held.expire(bootNow(), d)
+	s.held.expire(event.BootNow(), d)
 	if err := d.emitFiles(); err != nil {
 		return err
 	}
@@ -367,17 +367,9 @@ type bootClock struct {
 	next      uint64
 }
 
-func bootNow() uint64 {
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
-		return 0
-	}
-	return uint64(ts.Nano())
-}
-
 // update measures the offset anew, at most once a second: the wall clock may be set.
 func (b *bootClock) update() {
-	now := bootNow()
+	now := event.BootNow()
 	if now < b.next {
 		return
 	}
@@ -401,7 +393,7 @@ func (b *bootClock) update() {
 func suspended() uint64 {
 	var most uint64
 	for range 3 {
-		boot := bootNow()
+		boot := event.BootNow()
 		var ts unix.Timespec
 		if unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) != nil {
 			return 0

@@ -25,7 +25,7 @@ func (s *Sensor) Seed(ctx context.Context, yield func(*event.Exec)) error {
 		return err
 	}
 	defer dir.Close()
-	known := seeded{seen: map[uint32]bool{}, starts: map[uint32]uint64{}, before: bootNow()}
+	known := seeded{seen: map[uint32]bool{}, starts: map[uint32]uint64{}, before: event.BootNow()}
 	raw, err := s.iterate()
 	if err != nil {
 		raw, known.before = nil, ^uint64(0)
@@ -129,7 +129,7 @@ func (s *Sensor) seedFromProc(ctx context.Context, dir *procfs.Dir, known seeded
 		e := event.Exec{}
 		e.Kind, e.Source, e.Fidelity = event.KindExec, "procfs", event.FidelityState
 		e.BootID = s.options.BootID
-		e.NTime = bootNow()
+		e.NTime = event.BootNow()
 		e.Time = int64(e.NTime) + s.decode.toUnix
 		e.PID, e.TID, e.PPID = uint32(pid), uint32(pid), uint32(stat.PPID)
 		e.Start, e.PStart = known.starts[e.PID], known.starts[e.PPID]

@@ -119,7 +119,7 @@ func (d *decoder) fileDone(r *fileRecord, w *watched, dr *drain) error {
 		case before == nil && len(w.open) >= maxWriting:
 			return d.tellFile(r, w, dr, "write", r.path, "") // before it is closed
 		default:
-			now := &writing{id: id, deadline: bootNow() + writingSettles}
+			now := &writing{id: id, deadline: event.BootNow() + writingSettles}
 			if d.fillFile(&now.event, r, w, "write", r.path, "") {
 				if before != nil {
 					now.deadline = before.deadline
