@@ -1,8 +1,9 @@
 // Package content finds out what is in files after they were changed: their digests, beside
 // the way of events, within bounds. A digest is of one state of one file: the file is named
 // by its inode, and looked at before and after it is read, so that neither a rename nor a
-// link nor a change meanwhile gives a digest to what it is not of. The package owns its one
-// goroutine; it knows events, and neither who sends them nor who wants them back.
+// link nor a change meanwhile gives a digest to what it is not of. The package owns its two
+// goroutines, and those that the kernel does not let go of: a file system that never answers (FUSE, NFS)
+// keeps who asks it. It knows events, and neither who sends them nor who wants them back.
 package content
 
 import (
@@ -13,6 +14,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"hash"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,6 +32,8 @@ type Options struct {
 	MaxBytes  int64 // larger files are left out; 0: 50 MiB, as osquery's read_max
 	Rate      int64 // bytes read in a second; 0: 64 MiB
 	Queue     int   // files that may wait; 0: 4,096
+
+	Patience time.Duration // a file of which nothing was read for so long is given up; 0: 5 s
 }
 
 // Why there is no digest, in event.File.HashError.
@@ -42,11 +46,15 @@ const (
 	Unreadable = "unreadable"
 	Busy       = "busy" // too many wait
 	Stopped    = "stopped"
+	Stuck      = "stuck" // its file system does not answer
 )
 
-var reasons = [...]string{TooLarge, NotRegular, Gone, Changed, OtherFile, Unreadable, Busy, Stopped}
+var reasons = [...]string{TooLarge, NotRegular, Gone, Changed, OtherFile, Unreadable, Busy, Stopped, Stuck}
 
-const cached = 4_096
+const (
+	cached   = 4_096
+	maxStuck = 8 // looks that the kernel does not let go of; with so many, nothing is looked at
+)
 
 // Hasher computes digests.
 type Hasher struct {
@@ -61,7 +69,18 @@ type Hasher struct {
 	asked, hashed, hits atomic.Uint64
 	failed              [len(reasons)]atomic.Uint64
 
-	cache map[state]sums // of the goroutine
+	stuck []*reader // of the goroutine run
+}
+
+// reader looks at one file after the other, in a goroutine of its own.
+type reader struct {
+	h      *Hasher
+	in     chan *event.File // closed when it is given up
+	out    chan string      // why not
+	moved  atomic.Uint64    // goes up with each read
+	device string           // of the file that it is stuck in
+
+	cache map[state]sums
 	buf   []byte
 	spent int64
 	since time.Time
@@ -86,9 +105,11 @@ func New(o Options) *Hasher {
 	if o.Queue <= 0 {
 		o.Queue = 4096
 	}
+	if o.Patience <= 0 {
+		o.Patience = 5 * time.Second
+	}
 	ctx, stop := context.WithCancel(context.Background())
-	h := &Hasher{opt: o, in: make(chan *event.File, o.Queue), out: make(chan *event.File, o.Queue+1), stop: stop,
-		cache: map[state]sums{}, buf: make([]byte, 128<<10)}
+	h := &Hasher{opt: o, in: make(chan *event.File, o.Queue), out: make(chan *event.File, o.Queue+1), stop: stop}
 	h.ends.Go(func() { h.run(ctx) })
 	return h
 }
@@ -137,15 +158,79 @@ func (h *Hasher) Close() {
 
 func (h *Hasher) run(ctx context.Context) {
 	defer close(h.out)
+	var r *reader
 	for e := range h.in {
-		if ctx.Err() != nil {
-			h.fail(e, Stopped)
-		} else if why := h.look(ctx, e); why != "" {
+		why := Stopped
+		if ctx.Err() == nil {
+			if r == nil {
+				r = h.newReader(ctx)
+			}
+			e, why = h.await(ctx, e, &r)
+		}
+		if why != "" {
 			h.fail(e, why)
 		} else {
 			h.hashed.Add(1)
 		}
 		h.out <- e
+	}
+	if r != nil {
+		close(r.in)
+	}
+}
+
+func (h *Hasher) newReader(ctx context.Context) *reader {
+	r := &reader{h: h, in: make(chan *event.File), out: make(chan string, 1), cache: map[state]sums{}, buf: make([]byte, 128<<10)}
+	go func() { // ends when in is closed, once the kernel lets it
+		for e := range r.in {
+			r.out <- r.look(ctx, e)
+		}
+		close(r.out)
+	}()
+	return r
+}
+
+// await has *r look at a file, and gives it up when it does not get on with that.
+func (h *Hasher) await(ctx context.Context, e *event.File, r **reader) (*event.File, string) {
+	h.stuck = slices.DeleteFunc(h.stuck, func(r *reader) bool {
+		select {
+		case <-r.out: // it has ended, or will at once
+			return true
+		default:
+			return false
+		}
+	})
+	if len(h.stuck) >= maxStuck || slices.ContainsFunc(h.stuck, func(r *reader) bool { return r.device != "" && r.device == e.Device }) {
+		return e, Stuck
+	}
+	looked := new(event.File) // the reader's, for as long as it takes
+	*looked = *e
+	now := *r
+	before := now.moved.Load()
+	now.in <- looked
+	t := time.NewTicker(h.opt.Patience)
+	defer t.Stop()
+	for {
+		select {
+		case why := <-now.out:
+			return looked, why
+		case <-ctx.Done():
+			select { // reading ends with ctx, unless it is stuck
+			case why := <-now.out:
+				return looked, why
+			case <-time.After(h.opt.Patience):
+			}
+		case <-t.C:
+			if moved := now.moved.Load(); moved != before {
+				before = moved
+				continue
+			}
+		}
+		now.device = e.Device
+		close(now.in)
+		h.stuck = append(h.stuck, now)
+		*r = nil
+		return e, Stuck
 	}
 }
 
@@ -159,7 +244,7 @@ func (h *Hasher) fail(e *event.File, why string) {
 }
 
 // look fills in the digests of e's file, and returns why not.
-func (h *Hasher) look(ctx context.Context, e *event.File) string {
+func (r *reader) look(ctx context.Context, e *event.File) string {
 	name := e.TargetPath
 	if e.DestinationPath != "" {
 		name = e.DestinationPath
@@ -190,13 +275,13 @@ func (h *Hasher) look(ctx context.Context, e *event.File) string {
 		return NotRegular
 	case e.MTime != 0 && (st.Mtim.Nano() != e.MTime || uint64(st.Size) != e.Size):
 		return Changed
-	case st.Size > h.opt.MaxBytes:
+	case st.Size > r.h.opt.MaxBytes:
 		return TooLarge
 	default:
-		known, ok := h.cache[before]
+		known, ok := r.cache[before]
 		if ok {
-			h.hits.Add(1)
-		} else if known, err = h.read(ctx, at, before); err != nil {
+			r.h.hits.Add(1)
+		} else if known, err = r.read(ctx, at, before); err != nil {
 			if errors.Is(err, errChanged) {
 				return Changed
 			}
@@ -217,7 +302,7 @@ func (h *Hasher) look(ctx context.Context, e *event.File) string {
 var errChanged = errors.New("the file changed while it was read")
 
 // read reads the file that at is, if it stays in this state.
-func (h *Hasher) read(ctx context.Context, at int, before state) (sums, error) {
+func (r *reader) read(ctx context.Context, at int, before state) (sums, error) {
 	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(at), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return sums{}, err
@@ -225,15 +310,15 @@ func (h *Hasher) read(ctx context.Context, at int, before state) (sums, error) {
 	defer unix.Close(fd)
 	var makers [3]hash.Hash
 	makers[0] = sha256.New()
-	if h.opt.MD5 {
+	if r.h.opt.MD5 {
 		makers[1] = md5.New()
 	}
-	if h.opt.SHA1 {
+	if r.h.opt.SHA1 {
 		makers[2] = sha1.New()
 	}
 	var total uint64
 	for {
-		n, err := unix.Read(fd, h.buf)
+		n, err := unix.Read(fd, r.buf)
 		if err == unix.EINTR {
 			continue
 		}
@@ -245,13 +330,14 @@ func (h *Hasher) read(ctx context.Context, at int, before state) (sums, error) {
 		}
 		for _, m := range makers {
 			if m != nil {
-				m.Write(h.buf[:n])
+				m.Write(r.buf[:n])
 			}
 		}
 		if total += uint64(n); total > before.size {
 			return sums{}, errChanged
 		}
-		if err := h.pace(ctx, int64(n)); err != nil {
+		r.moved.Add(1)
+		if err := r.pace(ctx, int64(n)); err != nil {
 			return sums{}, err
 		}
 	}
@@ -267,35 +353,36 @@ func (h *Hasher) read(ctx context.Context, at int, before state) (sums, error) {
 	}
 	// A change within the same tick of the file system's clock would look the same.
 	if time.Since(time.Unix(0, max(before.ctime, before.mtime))) > 50*time.Millisecond {
-		if len(h.cache) >= cached {
-			clear(h.cache)
+		if len(r.cache) >= cached {
+			clear(r.cache)
 		}
-		h.cache[before] = s
+		r.cache[before] = s
 	}
 	return s, nil
 }
 
 // pace keeps to the rate.
-func (h *Hasher) pace(ctx context.Context, n int64) error {
-	if h.spent == 0 {
-		h.since = time.Now()
+func (r *reader) pace(ctx context.Context, n int64) error {
+	if r.spent == 0 {
+		r.since = time.Now()
 	}
-	if h.spent += n; h.spent < h.opt.Rate/8 {
+	if r.spent += n; r.spent < r.h.opt.Rate/8 {
 		return ctx.Err()
 	}
-	wait := time.Duration(h.spent)*time.Second/time.Duration(h.opt.Rate) - time.Since(h.since)
-	h.spent = 0
+	wait := time.Duration(r.spent)*time.Second/time.Duration(r.h.opt.Rate) - time.Since(r.since)
+	r.spent = 0
 	if wait <= 0 {
 		return ctx.Err()
 	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	for ; wait > 0; wait -= time.Second { // in steps, by which we are seen to wait
+		select {
+		case <-time.After(min(wait, time.Second)):
+			r.moved.Add(1)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
+	return nil
 }
 
 // open opens the file of that name, which the kernel wrote: no link is followed to it.

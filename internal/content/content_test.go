@@ -7,9 +7,11 @@ import (
 	"encoding/hex"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -222,4 +224,85 @@ func TestBusy(t *testing.T) {
 	if sum != 10 {
 		t.Errorf("%d counted: %+v", sum, h.Counts())
 	}
+}
+
+// TestUnreadable: what the agent may not read, or whose reading fails, has no digest, and says so. Root
+// may read nearly all; so the test runs itself as nobody.
+func TestUnreadable(t *testing.T) {
+	const variable = "GOSHAWK_UNREADABLE"
+	secret := os.Getenv(variable)
+	if secret == "" {
+		dir := t.TempDir()
+		secret = filepath.Join(dir, "secret")
+		if err := os.WriteFile(secret, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(secret, 0); err != nil {
+			t.Fatal(err)
+		}
+		if os.Geteuid() == 0 {
+			for _, d := range []string{dir, filepath.Dir(dir)} {
+				if err := os.Chmod(d, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cmd := exec.Command("/proc/self/exe", "-test.run=^TestUnreadable$", "-test.v")
+			cmd.Dir, cmd.Env = "/", append(os.Environ(), variable+"="+secret)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+			if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
+				t.Fatalf("as nobody: %v\n%s", err, out)
+			}
+			return
+		}
+	}
+	h := New(Options{})
+	defer h.Close()
+	for _, name := range []string{secret, fmt.Sprintf("/proc/%d/mem", os.Getpid())} { // of that, nothing is at 0
+		e := eventOn(t, name)
+		e.MTime = 0
+		if got := ask(t, h, e); got.HashError != Unreadable || got.SHA256 != "" {
+			t.Errorf("%s: error %q, want %q; digest %q", name, got.HashError, Unreadable, got.SHA256)
+		}
+	}
+}
+
+// TestStuck: a file system that never answers keeps neither the events on other files nor the end.
+func TestStuck(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skipf("this kernel has no FUSE: %v", err)
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("nobody", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	other := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(other, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := New(Options{Patience: 200 * time.Millisecond})
+	began := time.Now()
+	for range 3 { // the second and third are not looked at any more
+		e := &event.File{Operation: "write", TargetPath: filepath.Join(dir, "f"), Device: "0:4711"}
+		if got := ask(t, h, e); got.HashError != Stuck {
+			t.Errorf("error %q, want %q", got.HashError, Stuck)
+		}
+	}
+	if got := ask(t, h, eventOn(t, other)); got.SHA256 == "" {
+		t.Errorf("another file: error %q", got.HashError)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	h.Ask(&event.File{Operation: "write", TargetPath: filepath.Join(dir, "g")})
+	h.Close()
+	unix.Close(fuse) // whoever waits gets ENOTCONN
 }
