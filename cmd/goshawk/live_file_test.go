@@ -3,9 +3,7 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -96,140 +94,26 @@ func TestLiveFilesSpared(t *testing.T) {
 	l.eventually("SELECT filtered >= 4 AS counted FROM goshawk_sources WHERE source = 'agent' AND kind = 'file'", "counted\n1\n")
 }
 
-// fileRow is what the tests read of a file event.
-type fileRow struct {
-	Kind, Operation, Category string
-	Target                    string `json:"target_path"`
-	Destination               string `json:"destination_path"`
-	Size, Mode                int64
-	Reason                    string
-	Count                     int
-	PID                       int
-	NTime                     int64
-}
-
-func (l *live) fileRows() []fileRow {
-	l.t.Helper()
-	f, err := os.Open(l.out)
-	if err != nil {
-		l.t.Fatal(err)
+// What a container does to watched files is left out by the container's id.
+func TestLiveFilesSparedContainer(t *testing.T) {
+	c := newBench(t)
+	engine := c.oci("runc", "runc")
+	keepDelegation(t)
+	root := t.TempDir()
+	l := startRun(t, root, "--kinds", "file", "--watch", c.rootfs+"/var/%%", "--hash", "none", "--exclude-container", "goshawk-spared")
+	for i, name := range []string{"spared", "told"} {
+		b := &box{engine: "runc", name: "goshawk-" + name, token: name, port: 41301 + i}
+		engine.run(t, b)
+		within(t, name+" has made its file", func() bool {
+			_, err := os.Stat(filepath.Join(c.rootfs, "var", name))
+			return err == nil
+		})
+		defer engine.stop(t, b)
 	}
-	defer f.Close()
-	var out []fileRow
-	for d := json.NewDecoder(f); ; {
-		var r fileRow
-		if err := d.Decode(&r); err == io.EOF {
-			return out
-		} else if err != nil {
-			l.t.Fatal(err)
-		}
-		out = append(out, r)
-	}
-}
-
-// A build and the unpacking of an archive in a watched directory: what the events say was made,
-// moved and removed is what is there afterwards, file by file, with the size that it has.
-func TestLiveFilesReconcile(t *testing.T) {
-	dir := t.TempDir()
-	// Digests come later than the rest, and this test follows the order of what happened.
-	l := startRun(t, t.TempDir(), "--format", "json", "--kinds", "file", "--watch", dir+"/%%", "--hash", "none", "--ring-size", "8388608")
-	for _, sub := range []string{"cache", "tmp", "bin", "tar"} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	source := t.TempDir()
-	for name, text := range map[string]string{"go.mod": "module build\n\ngo 1.26\n", "main.go": "package main\n\nimport \"fmt\"\n\nfunc main() { fmt.Println() }\n"} {
-		if err := os.WriteFile(filepath.Join(source, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "bin")+"/", ".")
-	build.Dir = source
-	build.Env = append(os.Environ(), "GOCACHE="+filepath.Join(dir, "cache"), "GOTMPDIR="+filepath.Join(dir, "tmp"), "GOFLAGS=-buildvcs=false")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	unpack := exec.Command("/bin/sh", "-c", "tar cf - -C ../.. internal docs bpf | tar xf - -C "+filepath.Join(dir, "tar")+" && rm -r "+filepath.Join(dir, "tar/internal/sensor")+
-		" && mv "+filepath.Join(dir, "tar/internal")+" "+filepath.Join(dir, "tar/moved")+" && touch "+filepath.Join(dir, "last"))
-	if out, err := unpack.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	l.eventually(fmt.Sprintf("SELECT count(*) AS n FROM filesystem_events WHERE target_path = '%s/last' AND operation = 'create'", dir), "n\n1\n")
-	if code, said := l.stop(syscall.SIGINT); code != 0 {
-		t.Errorf("exit code %d: %s", code, said)
-	}
-
-	told := map[string]int64{} // path → size after the last event, -1 for what has none
-	events, written := 0, map[string]int64{}
-	for _, r := range l.fileRows() {
-		if r.Kind == "loss" {
-			t.Errorf("lost: %d, %s", r.Count, r.Reason)
-			continue
-		}
-		events++
-		switch r.Operation {
-		case "create", "symlink", "link":
-			name := r.Target
-			if r.Destination != "" {
-				name = r.Destination
-			}
-			if _, ok := told[name]; ok {
-				t.Errorf("%s is made twice", name)
-			}
-			told[name] = r.Size
-		case "write", "truncate":
-			if _, ok := told[r.Target]; !ok {
-				t.Errorf("%s is written and not there", r.Target)
-			}
-			written[r.Target] = r.Size
-		case "delete":
-			if _, ok := told[r.Target]; !ok {
-				t.Errorf("%s is deleted and not there", r.Target)
-			}
-			delete(told, r.Target)
-		case "rename":
-			for name, size := range told {
-				if name == r.Target || strings.HasPrefix(name, r.Target+"/") {
-					to := r.Destination + strings.TrimPrefix(name, r.Target)
-					delete(told, name)
-					told[to], written[to] = size, written[name]
-				}
-			}
-		}
-	}
-	for _, sub := range []string{"cache", "tmp", "bin", "tar"} { // made by the test, which is no process of theirs
-		if _, ok := told[filepath.Join(dir, sub)]; !ok {
-			t.Errorf("%s was not told of", sub)
-		}
-	}
-	there := map[string]bool{}
-	err := filepath.WalkDir(dir, func(name string, d os.DirEntry, err error) error {
-		if err != nil || name == dir {
-			return err
-		}
-		there[name] = true
-		if _, ok := told[name]; !ok {
-			t.Errorf("missing: %s", name)
-		}
-		info, err := d.Info()
-		if err == nil && d.Type().IsRegular() && info.Size() > 0 && written[name] != info.Size() {
-			t.Errorf("%s has %d bytes, its last write says %d", name, info.Size(), written[name])
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name := range told {
-		if !there[name] {
-			t.Errorf("invented: %s", name)
-		}
-	}
-	if len(there) < 500 {
-		t.Errorf("%d files are too few to prove something", len(there))
-	}
-	t.Logf("%d events, %d files", events, len(there))
+	l.eventually("SELECT DISTINCT replace(target_path, '"+c.rootfs+"/var/', '') AS name, container_id, container_path FROM filesystem_events WHERE target_path LIKE '%/told'",
+		"name,container_id,container_path\ntold,goshawk-told,/var/told\n")
+	l.eventually("SELECT count(*) AS n FROM filesystem_events WHERE target_path LIKE '%/spared'", "n\n0\n")
+	l.eventually("SELECT filtered >= 1 AS counted FROM goshawk_sources WHERE source = 'agent' AND kind = 'file'", "counted\n1\n")
 }
 
 // The daemon watches what its configuration names, and goes on without a gap when that changes:

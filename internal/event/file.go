@@ -62,7 +62,7 @@ var fileKind = kindOf[File](Kind{
 		schema.Str("sha256", func(e *File) *string { return &e.SHA256 }, "SHA-256 of the contents afterwards, hexadecimal"),
 		schema.Str("sha1", func(e *File) *string { return &e.SHA1 }, "SHA-1 of the contents, when asked for"),
 		schema.Str("md5", func(e *File) *string { return &e.MD5 }, "MD5 of the contents, when asked for"),
-		schema.Str("hash_error", func(e *File) *string { return &e.HashError }, "Why there are no digests where there should be: too_large, changed, other_file, gone, not_regular, unreadable, busy or stopped"),
+		schema.Str("hash_error", func(e *File) *string { return &e.HashError }, "Why there are no digests where there should be: too_large, changed, other_file, gone, not_regular, unreadable, stuck (its file system does not answer), busy or stopped"),
 		schema.Int("suid", func(e *File) *uint32 { return &e.SUID }, "Saved user of the process", schema.OmitUnset),
 		schema.Int("sgid", func(e *File) *uint32 { return &e.SGID }, "Saved group of the process", schema.OmitUnset),
 		schema.Int("fsuid", func(e *File) *uint32 { return &e.FSUID }, "File system user of the process", schema.OmitUnset),
