@@ -31,7 +31,7 @@ var layers = []struct {
 	{"internal/schema", nil, "it is the leaf that all others stand on"},
 	{"internal/event", []string{"internal/schema"}, "an event does not know where it comes from or goes to"},
 	{"internal/procfs", nil, "it reads /proc and /sys for everybody, so it can know nobody"},
-	{"internal/config", nil, "what the daemon is told does not depend on what it does with it"},
+	{"internal/config", []string{"internal/event"}, "what the daemon is told does not depend on what it does with it"},
 	{"internal/kernel", []string{"internal/procfs"}, "what a kernel can do does not depend on what we want of it"},
 	{"internal/watchdog", []string{"internal/procfs"}, "it holds a worker to limits, whatever that does"},
 	{"internal/selection", nil, "which files are meant does not depend on who asks"},

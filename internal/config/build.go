@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/goshawk-project/goshawk/internal/event"
 )
 
 // builder makes a Config of the trees of its sources.
@@ -195,9 +197,6 @@ func (b *builder) query(f field) (Query, bool) {
 	return q, true
 }
 
-// levels are Sigma's.
-var levels = []string{"informational", "low", "medium", "high", "critical"}
-
 // detection reads what marks a query as detection: true, a level, or an object with title, level,
 // description and tags.
 func (b *builder) detection(n *node, query string) *Detection {
@@ -228,10 +227,10 @@ func (b *builder) detection(n *node, query string) *Detection {
 	if level == nil {
 		return d
 	}
-	if level.kind == text && slices.Contains(levels, level.text) {
+	if level.kind == text && slices.Contains(event.Levels, level.text) {
 		d.Level = level.text
 	} else {
-		b.problem(level, "query %q: a detection's level is one of %s: it is medium", query, strings.Join(levels, ", "))
+		b.problem(level, "query %q: a detection's level is one of %s: it is medium", query, strings.Join(event.Levels, ", "))
 	}
 	return d
 }

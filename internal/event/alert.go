@@ -2,13 +2,16 @@ package event
 
 import "github.com/goshawk-project/goshawk/internal/schema"
 
+// Levels are those of alerts, Sigma's, lowest first.
+var Levels = []string{"informational", "low", "medium", "high", "critical"}
+
 // Alert is a rule that was true of what happened. The header is that of the event that made
 // it true: its process, its time.
 type Alert struct {
 	Header
 	RuleID      string
 	RuleName    string // its title
-	Level       string // informational, low, medium, high or critical
+	Level       string // one of Levels
 	Tags        string // each ending in NUL
 	Description string
 	Summary     string // what happened, in a few words: the command line of an exec

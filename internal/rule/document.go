@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/goshawk-project/goshawk/internal/event"
 )
 
 // logsource is where the events of a rule come from.
@@ -116,8 +118,8 @@ func (p *parsed) read(n *yaml.Node) error {
 		case "author":
 			p.Author, err = text(v)
 		case "level":
-			if p.Level, err = text(v); err == nil && !slices.Contains(levels, strings.ToLower(p.Level)) {
-				err = faultf(v.Line, "level %q is none of %s", p.Level, strings.Join(levels, ", "))
+			if p.Level, err = text(v); err == nil && !slices.Contains(event.Levels, strings.ToLower(p.Level)) {
+				err = faultf(v.Line, "level %q is none of %s", p.Level, strings.Join(event.Levels, ", "))
 			}
 			p.Level = strings.ToLower(p.Level)
 		case "tags":

@@ -73,6 +73,3 @@ func (f *fault) Error() string { return fmt.Sprintf("line %d: %s", f.line, f.rea
 func faultf(line int, format string, args ...any) error {
 	return &fault{line, fmt.Sprintf(format, args...)}
 }
-
-// levels are Sigma's, lowest first.
-var levels = []string{"informational", "low", "medium", "high", "critical"}
