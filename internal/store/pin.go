@@ -22,17 +22,29 @@ const (
 )
 
 // Pin has events outlive ordinary ones, as far as they are still here: Options.LastingAge says
-// how long. It is for the goroutine that calls Append.
+// how long. Those for which there is no room, while the disk takes none, are counted as evicted. It
+// is for the goroutine that calls Append.
 func (s *Store) Pin(eids ...int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.pins)+len(eids) <= maxPins {
-		s.pins = append(s.pins, eids...)
+	room := max(0, maxPins-len(s.pins)-s.pinning)
+	if len(eids) > room {
+		s.evictPins(uint64(len(eids) - room))
+		eids = eids[:room]
+	}
+	s.pins = append(s.pins, eids...)
+}
+
+// evictPins counts pins that are not remembered. The caller holds s.mu.
+func (s *Store) evictPins(n uint64) {
+	if n > 0 {
+		s.counts.add(event.KindAlert, event.Evicted, ReasonPins, n)
 	}
 }
 
 // writePins puts the numbers that wait into the transaction under way.
 func (w *writer) writePins() error {
+	w.unpinned = 0
 	for _, eid := range w.pins {
 		if err := errors.Join(w.sql.pin.BindInt64(1, eid), w.sql.pin.Exec()); err != nil {
 			return err
@@ -52,7 +64,11 @@ func (w *writer) writePins() error {
 	}
 	defer q.Close()
 	w.pinned = maxPins * 9 / 10
-	return errors.Join(q.BindInt64(1, n-w.pinned), q.Exec())
+	if err := errors.Join(q.BindInt64(1, n-w.pinned), q.Exec()); err != nil {
+		return err
+	}
+	w.unpinned = uint64(n - w.pinned)
+	return nil
 }
 
 // rescue makes a block of the pinned rows of one that is to go; nil when there are none.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/ncruces/go-sqlite3"
 
 	"github.com/goshawk-project/goshawk/internal/event"
 )
@@ -104,4 +105,48 @@ func TestPinnedEventsAreBounded(t *testing.T) {
 	if kept.Rows == 0 || kept.Bytes > bound/4 {
 		t.Errorf("of pinned events %d rows and %d bytes are kept", kept.Rows, kept.Bytes)
 	}
+}
+
+// TestPinsWithoutRoomAreCounted pins more than is remembered: while the disk takes none, and in all.
+func TestPinsWithoutRoomAreCounted(t *testing.T) {
+	let := func(s *Store) (n uint64) {
+		for _, c := range s.Counts() {
+			if c.What == event.Evicted && c.Reason == ReasonPins && c.Kind == event.KindAlert {
+				n += c.N
+			}
+		}
+		return n
+	}
+	f := newFeed()
+	d := newDisk(t)
+	var w warnings
+	s := open(t, Options{Dir: t.TempDir(), Warn: w.add, vfs: t.Name()})
+	pin := func(from, n int64) {
+		for eid := from; eid < from+n; eid++ {
+			s.Pin(eid)
+		}
+	}
+	d.fail(sqlite3.FULL)
+	pin(1, maxPins/2)
+	s.Append(f.nextExec())
+	if err := s.Commit(t.Context()); err == nil {
+		t.Fatal("the disk is full, and took what there was")
+	}
+	pin(maxPins, maxPins/2+7) // what waits with the writer takes room, too
+	if n := let(s); n != 7 {
+		t.Errorf("%d pins are counted as evicted, not the 7 too many", n)
+	}
+	d.fail(nil)
+	s.Append(f.nextExec())
+	commit(t, s)
+	if n := let(s); n != 7 {
+		t.Errorf("%d pins are counted as evicted, once all that waited are on disk", n)
+	}
+	pin(10*maxPins, 100)
+	s.Append(f.nextExec())
+	commit(t, s)
+	if n := let(s); n != 7+100+maxPins/10 {
+		t.Errorf("%d pins are counted as evicted; a tenth of all makes room, in which there were 100 too many", n)
+	}
+	w.expect(t, "cannot write events", "takes events again")
 }

@@ -35,6 +35,9 @@ const (
 	ReasonBytesCap  = "bytes_cap"  // room was needed: Options.MaxBytes
 	ReasonDamaged   = "damaged"    // its block cannot be read back
 	ReasonUnknown   = "unknown"    // no such kind, or the store is closed
+
+	// ReasonPins is why events that were to outlive others do not: evicted, not lost.
+	ReasonPins = "pins" // more were pinned than are remembered
 )
 
 const (
@@ -98,6 +101,7 @@ type Store struct {
 	waiters   []waiter
 	suspect   bool // a reader found the file damaged
 	pins      []int64
+	pinning   int // pins in the writer's hands
 	closed    bool
 	counts    counts
 	stats     Stats

@@ -32,6 +32,7 @@ type writer struct {
 	blocks   []packed // not on disk yet, oldest first
 	pins     []int64  // not on disk yet
 	pinned   int64    // those on disk
+	unpinned uint64   // let go by the transaction under way
 	retry    time.Duration
 	leftover error // what Close tells
 
@@ -94,6 +95,7 @@ func (w *writer) flush() (again bool) {
 	}
 	queue, waiters, eid, suspect := s.queue, s.waiters, s.eid, s.suspect
 	w.pins = append(w.pins, s.pins...)
+	s.pinning = len(w.pins)
 	s.queue, s.waiters, s.suspect, s.pins = nil, nil, false, nil
 	s.mu.Unlock()
 
@@ -156,6 +158,7 @@ func (w *writer) succeeded(eid int64) {
 		s.pending -= w.blocks[i].size()
 		s.counts.addAll(w.blocks[i].span.kinds, event.Delivered, "")
 	}
+	s.pinning = 0
 	s.committed = eid
 	s.stats.Commits++
 	recovered := s.failed != nil
@@ -333,6 +336,7 @@ func (w *writer) tryWrite() (more bool, err error) {
 		return false, err
 	}
 	w.s.mu.Lock()
+	w.s.evictPins(w.unpinned)
 	for _, r := range removed {
 		w.s.counts.addAll(r.kinds, event.Expired, r.reason)
 	}
@@ -487,6 +491,7 @@ func (w *writer) leave() error {
 	for i := range w.blocks {
 		s.counts.addAll(w.blocks[i].span.kinds, event.Lost, ReasonDiskError)
 	}
+	s.evictPins(uint64(len(w.pins)))
 	eid := s.eid
 	s.mu.Unlock()
 	if w.db != nil {
