@@ -49,7 +49,7 @@ func build(t *testing.T, kind string) (file string) {
 // installed are the files of a package with their modes.
 var installed = map[string]os.FileMode{
 	"usr/bin/goshawk": 0o755, "usr/lib/systemd/system/goshawk.service": 0o644, "etc/goshawk": 0o700,
-	"etc/goshawk/goshawk.flags": 0o600, "etc/goshawk/goshawk.conf": 0o600, "usr/share/doc/goshawk/osquery.md": 0o644,
+	"etc/goshawk/rules": 0o700, "etc/goshawk/goshawk.flags": 0o600, "etc/goshawk/goshawk.conf": 0o600, "usr/share/doc/goshawk/osquery.md": 0o644,
 }
 
 func checkInstalled(t *testing.T, root string) {

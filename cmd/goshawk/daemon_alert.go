@@ -90,7 +90,7 @@ func (q queueOf) Write(lines []byte) (int, error) {
 // found raises alerts for the rows of a scheduled query that is marked as detection.
 func (d *daemon) found(f schedule.Finding) {
 	id := "query:" + f.Query.Name
-	if det := d.watch.detection; det != nil && det.engine.Silenced(id, d.now().UnixNano()) {
+	if det := d.watch.detection; det != nil && det.engine.Silenced(id, d.now().UnixNano(), uint64(len(f.Rows))+f.More) {
 		return
 	}
 	alerts := make([]*event.Alert, 0, len(f.Rows))
@@ -210,7 +210,7 @@ func (d *daemon) tellKilled(ctx context.Context) {
 		Description: "The daemon ended without being asked to: somebody may have wanted nothing to be seen. The events around this time say who sent signals",
 	}
 	d.stamp(a)
-	if det := d.watch.detection; det != nil && det.engine.Silenced(a.RuleID, a.Time) {
+	if det := d.watch.detection; det != nil && det.engine.Silenced(a.RuleID, a.Time, 1) {
 		return
 	}
 	if err := d.agent.Raise(ctx, []*event.Alert{a}); err != nil && ctx.Err() == nil {

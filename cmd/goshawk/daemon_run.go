@@ -83,7 +83,7 @@ func newDaemonRun(flags *config.Flags, problems []config.Problem, errOut io.Writ
 	o.host = host{rootDir: flags.String("root_dir"), storeDir: flags.String("database_path"), socket: flags.String("socket"), hostRoot: flags.String("host_root")}
 	o.format, o.source, o.btf = "text", flags.String("source"), flags.String("btf")
 	o.kinds, o.env, o.tiers = words(flags.String("kinds")), words(flags.String("env")), words(flags.String("tier"))
-	o.rules = words(flags.String("rules"))
+	o.rules, o.rulesMayLack = words(flags.String("rules")), !flags.Given("rules")
 	o.files, o.hash = &selection.Set{}, words(flags.String("hash"))
 	o.excludeExes, o.excludeUIDs, o.excludeContainers = words(flags.String("exclude_exe")), words(flags.String("exclude_uid")), words(flags.String("exclude_container"))
 	o.ringSize, o.canary = int(flags.Int("ring_size")), canaryInterval

@@ -162,6 +162,36 @@ func TestDaemonReload(t *testing.T) {
 	}
 }
 
+// TestDaemonSilence keeps a query that is marked as detection silent, in a daemon that was told of no
+// rules and has no directory of them at first.
+func TestDaemonSilence(t *testing.T) {
+	root := t.TempDir()
+	configure(t, root, `{"schedule":{"found":{"query":"SELECT datetime('now') AS now","interval":1,"detection":"low"}}}`)
+	r := startDaemon(t, root, "--disable_watchdog")
+	defer r.stop()
+	results := "var/log/goshawk/osqueryd.results.log"
+	r.until("an alert", func() bool { return strings.Contains(r.file(results), `"rule_id":"query:found"`) })
+	rules := filepath.Join(root, "etc/goshawk/rules")
+	if err := os.Mkdir(rules, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("goshawk", "rules", "silence", rules, "--for", "1h").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	counts := func(column string) int {
+		out, _ := exec.Command("goshawk", "query", "--root-dir", root, "--format", "csv",
+			"SELECT coalesce(max("+column+"), 0) AS n FROM goshawk_sources WHERE source = 'rules' AND kind = 'alert'").Output()
+		n, _ := strconv.Atoi(strings.TrimPrefix(strings.TrimSpace(string(out)), "n\n"))
+		return n
+	}
+	r.until("silence", func() bool { return counts("filtered") > 0 })
+	told, before := strings.Count(r.file(results), `"rule_id":"query:found"`), counts("filtered")
+	r.until("two more that are kept back", func() bool { return counts("filtered") > before+1 })
+	if n := strings.Count(r.file(results), `"rule_id":"query:found"`); n != told {
+		t.Errorf("%d alerts while there is silence", n-told)
+	}
+}
+
 // TestDaemonServer runs a host under a server, from enrolment to a distributed query, with
 // what servers do to agents in between.
 func TestDaemonServer(t *testing.T) {

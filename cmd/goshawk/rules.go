@@ -47,7 +47,7 @@ reason; and which can in part, as one that asks for a field that no event has.`,
 		Annotations: exitStatus(exitOK, exitFailed, exitUsage),
 		Args:        cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, dirs []string) error {
-			set, err := loadRules(dirs)
+			set, err := loadRules(dirs, false)
 			if err != nil {
 				return failed(err)
 			}
@@ -88,7 +88,7 @@ look at, and ATT&CK's techniques. Without a directory: those that come with gosh
 			if len(dirs) == 0 {
 				dirs = []string{builtinRules}
 			}
-			set, err := loadRules(dirs)
+			set, err := loadRules(dirs, false)
 			if err != nil {
 				return failed(err)
 			}
@@ -169,7 +169,7 @@ those that goshawk run --format json printed, one a line; - reads standard input
 			if file == "" {
 				return failf(exitUsage, "--events: name the file of recorded events, or - for standard input")
 			}
-			set, err := loadRules(dirs)
+			set, err := loadRules(dirs, false)
 			if err != nil {
 				return failed(err)
 			}

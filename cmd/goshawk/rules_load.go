@@ -22,8 +22,9 @@ import (
 // builtinRules stands for the rules that come with goshawk, where directories are named.
 const builtinRules = "builtin"
 
-// loadRules compiles the rules of directories.
-func loadRules(dirs []string) (*rule.Set, error) {
+// loadRules compiles the rules of directories. Of those that may lack, one that is not there is an
+// empty one.
+func loadRules(dirs []string, mayLack bool) (*rule.Set, error) {
 	var trees []fs.FS
 	var prefixes []string
 	for _, dir := range dirs {
@@ -33,6 +34,8 @@ func loadRules(dirs []string) (*rule.Set, error) {
 		}
 		st, err := os.Stat(dir)
 		switch {
+		case mayLack && errors.Is(err, fs.ErrNotExist):
+			continue
 		case err != nil:
 			return nil, fmt.Errorf("rules: %w", err)
 		case !st.IsDir():
@@ -46,21 +49,22 @@ func loadRules(dirs []string) (*rule.Set, error) {
 // detection is the engine that an agent matches events with, and what keeps its rules those
 // of their directories.
 type detection struct {
-	dirs   []string
-	engine *rule.Engine
-	users  *userNames // of the engine's goroutine
-	seen   uint64     // fingerprint of the directories
-	warn   func(string)
+	dirs    []string
+	mayLack bool // the directories need not be there, and may come
+	engine  *rule.Engine
+	users   *userNames // of the engine's goroutine
+	seen    uint64     // fingerprint of the directories
+	warn    func(string)
 }
 
 // openDetection loads the rules; nil when no directory is named.
-func openDetection(dirs []string, warn func(string)) (*detection, error) {
+func openDetection(dirs []string, mayLack bool, warn func(string)) (*detection, error) {
 	if len(dirs) == 0 {
 		return nil, nil
 	}
-	d := &detection{dirs: dirs, users: &userNames{}, warn: warn}
+	d := &detection{dirs: dirs, mayLack: mayLack, users: &userNames{}, warn: warn}
 	seen := d.fingerprint()
-	set, err := loadRules(dirs)
+	set, err := loadRules(dirs, mayLack)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +117,7 @@ func (d *detection) follow(ctx context.Context) {
 			continue
 		}
 		d.seen = now
-		set, err := loadRules(d.dirs)
+		set, err := loadRules(d.dirs, d.mayLack)
 		if err != nil {
 			d.warn(fmt.Sprintf("the rules stay as they were: %v", err))
 			continue

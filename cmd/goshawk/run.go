@@ -18,16 +18,17 @@ import (
 type runOptions struct {
 	host
 	sensing
-	format   string
-	quiet    bool
-	kinds    []string
-	source   string
-	duration time.Duration
-	where    string
-	env      []string
-	rules    []string
-	ringSize int
-	canary   time.Duration
+	format       string
+	quiet        bool
+	kinds        []string
+	source       string
+	duration     time.Duration
+	where        string
+	env          []string
+	rules        []string
+	rulesMayLack bool // those directories need not be there
+	ringSize     int
+	canary       time.Duration
 
 	excludeExes, excludeUIDs, excludeContainers []string
 

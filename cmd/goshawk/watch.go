@@ -54,7 +54,7 @@ func (o *runOptions) open(ctx context.Context, warn func(string)) (w *watch, err
 		return w, err
 	}
 	w.bootID = strings.ReplaceAll(boot, "-", "")
-	if w.detection, err = openDetection(o.rules, warn); err != nil {
+	if w.detection, err = openDetection(o.rules, o.rulesMayLack, warn); err != nil {
 		return w, err
 	}
 	// The store first: its lock is what tells that another agent runs.

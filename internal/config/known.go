@@ -235,7 +235,7 @@ var ownFlags = []Flag{
 	{Name: "audit_exclude_dir", Type: "string", Default: "", Description: "Directories below which audit tells nothing of files, separated by a comma", CommandLine: true, Used: true},
 	{Name: "audit_exclude_uid", Type: "string", Default: "", Description: "Users of whom audit tells nothing, by number, separated by a comma", CommandLine: true, Used: true},
 	{Name: "audit_rate", Type: "string", Default: "", Description: "Events a second that audit may tell of a hook, as HOOK=N, separated by a comma; 0 is no limit", CommandLine: true, Used: true},
-	{Name: "rules", Type: "string", Default: "", Description: "Directories of Sigma rules to match events against, separated by a comma; builtin is the rules that come with goshawk", CommandLine: true, Used: true},
+	{Name: "rules", Type: "string", Default: "/etc/goshawk/rules", Description: "Directories of Sigma rules to match events against, separated by a comma; builtin is the rules that come with goshawk; the default need not be there", CommandLine: true, Used: true, Below: true},
 	{Name: "alerts_expiry", Type: "uint64", Default: "2592000", Description: "Seconds to keep alerts, and the events that proved them; 0 is for ever", CommandLine: true, Used: true},
 	{Name: "btf", Type: "string", Default: "", Description: "File with the running kernel's types, for kernels that carry none", CommandLine: true, Used: true},
 	{Name: "kinds", Type: "string", Default: "", Description: "Kinds of event to observe, separated by a comma; empty is all", CommandLine: true, Used: true},

@@ -3,6 +3,7 @@ package rule
 import (
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/goshawk-project/goshawk/internal/event"
@@ -29,14 +30,17 @@ type limit struct {
 // counts are of alerts.
 type counts struct {
 	raised, throttled, silenced, evicted uint64
+
+	others atomic.Uint64 // silenced, of those that the engine does not raise
 }
 
 // Counts says how many alerts were raised and suppressed. It belongs to Match's goroutine.
 func (en *Engine) Counts() []event.Count {
+	silenced := en.counts.silenced + en.counts.others.Load()
 	return []event.Count{
-		{Source: "rules", Kind: event.KindAlert, What: event.Generated, N: en.counts.raised + en.counts.throttled + en.counts.silenced},
+		{Source: "rules", Kind: event.KindAlert, What: event.Generated, N: en.counts.raised + en.counts.throttled + silenced},
 		{Source: "rules", Kind: event.KindAlert, What: event.Delivered, N: en.counts.raised},
-		{Source: "rules", Kind: event.KindAlert, What: event.Filtered, N: en.counts.throttled + en.counts.silenced},
+		{Source: "rules", Kind: event.KindAlert, What: event.Filtered, N: en.counts.throttled + silenced},
 		{Source: "rules", Kind: event.KindAlert, What: event.Evicted, N: en.counts.evicted},
 	}
 }
@@ -110,10 +114,14 @@ func appendEvidence(dst []byte, e event.Event) []byte {
 	return append(dst, '}')
 }
 
-// Silenced reports whether what is called so is to be silent at a time, in unix ns, as its rules
-// would be. It may be called by any goroutine.
-func (en *Engine) Silenced(id string, at int64) bool {
-	return en.set.Load().silent(&Rule{ID: id}, at)
+// Silenced reports whether n alerts of what is called so are to be kept back at a time, in unix ns,
+// as a rule's would be, and counts them then. It may be called by any goroutine.
+func (en *Engine) Silenced(id string, at int64, n uint64) bool {
+	if !en.set.Load().silent(&Rule{ID: id}, at) {
+		return false
+	}
+	en.counts.others.Add(n)
+	return true
 }
 
 // silent reports whether a rule is to be silent at a time, in unix ns.

@@ -272,6 +272,9 @@ silence: {rules: [any], from: 2023-11-14T22:00:00Z, until: 2023-11-14T23:00:00Z}
 	if fires(en, x) {
 		t.Error("an alert while there is silence")
 	}
+	if !en.Silenced("query:q", x.Time, 3) || en.Silenced("query:q", x.Time+int64(time.Hour), 9) {
+		t.Error("what is no rule is not silent when any is")
+	}
 	x.Time += int64(time.Hour)
 	if !fires(en, x) {
 		t.Error("no alert after the silence")
@@ -280,8 +283,8 @@ silence: {rules: [any], from: 2023-11-14T22:00:00Z, until: 2023-11-14T23:00:00Z}
 	if fires(en, x) {
 		t.Error("an alert that is filtered out")
 	}
-	if got := en.Counts()[2].N; got != 1 {
-		t.Errorf("%d alerts suppressed, want 1", got)
+	if got := en.Counts()[2].N; got != 1+3 {
+		t.Errorf("%d alerts suppressed, want 4", got)
 	}
 	if set := Parse("x", []byte(base+"---\ntitle: f\nfilter: {rules: [other], s: {uid: 1}, condition: not s}\n")); len(set.Problems) != 1 {
 		t.Errorf("a filter for nothing: %v", set.Problems)
