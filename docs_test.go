@@ -53,26 +53,93 @@ func TestReferences(t *testing.T) {
 	check(t, "README.md", withCosts(t, read(t, "README.md"), read(t, "docs/performance.md")))
 }
 
-// withSigma replaces the list of SigmaHQ's rules that cannot be used by what goshawk says of a
-// clone of them, where GOSHAWK_SIGMA_DIR names one.
+// withSigma replaces the lists of rules that cannot be used: that of the forms that our own
+// fixtures have, and, where GOSHAWK_SIGMA_DIR names a clone of SigmaHQ's rules, that of these.
 func withSigma(t *testing.T, text, goshawk string) string {
 	t.Helper()
-	dir := os.Getenv("GOSHAWK_SIGMA_DIR")
-	const begin, end = "<!-- sigma: begin -->\n", "<!-- sigma: end -->\n"
+	text = between(t, text, "forms", unusedRules(t, goshawk, "internal/rule/testdata/sigma"))
+	if dir := os.Getenv("GOSHAWK_SIGMA_DIR"); dir != "" {
+		text = between(t, text, "sigma", unusedRules(t, goshawk, dir))
+	}
+	return text
+}
+
+// between replaces what stands between the marks called name.
+func between(t *testing.T, text, name, by string) string {
+	t.Helper()
+	begin, end := "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->"
 	before, rest, ok := strings.Cut(text, begin)
 	_, after, ended := strings.Cut(rest, end)
 	if !ok || !ended {
-		t.Fatalf("docs/detection.md has no place between %q and %q", begin, end)
+		t.Fatalf("the text has no place between %q and %q", begin, end)
 	}
-	if dir == "" {
-		return text
-	}
-	out, err := exec.Command(goshawk, "rules", "check", dir).CombinedOutput()
+	return before + begin + by + end + after
+}
+
+// unusedRules says which rules below dir cannot be used, by reason.
+func unusedRules(t *testing.T, goshawk, dir string) string {
+	t.Helper()
+	out, err := exec.Command(goshawk, "rules", "check", "--format", "json", dir).Output()
 	if _, failed := err.(*exec.ExitError); err != nil && !failed {
 		t.Fatal(err)
 	}
-	list := strings.ReplaceAll(string(out), strings.TrimSuffix(dir, "/")+"/", "")
-	return before + begin + "\n```\n" + list + "```\n\n" + end + after
+	var list struct {
+		Rules    int
+		Problems []struct {
+			File   string
+			Rule   string `json:"rule_name"`
+			Reason string
+			Partly bool
+		}
+	}
+	if err := json.Unmarshal(out, &list); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	var reasons []string
+	rules := map[string][]string{}
+	n := 0
+	for _, p := range list.Problems {
+		reason := p.Reason
+		if p.Partly {
+			reason = "*in part:* " + reason
+		} else {
+			n++
+		}
+		if rules[reason] == nil {
+			reasons = append(reasons, reason)
+		}
+		name, _ := strings.CutPrefix(p.File, strings.TrimSuffix(dir, "/")+"/")
+		rules[reason] = append(rules[reason], fmt.Sprintf("%s (%s)", p.Rule, name))
+	}
+	slices.Sort(reasons)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d rules can be used, %d cannot.\n\n| reason | rules |\n|---|---|\n", list.Rules, n)
+	cell := strings.NewReplacer("|", `\|`, "\n", " ", "<", "&lt;")
+	for _, r := range reasons {
+		fmt.Fprintf(&b, "| %s | %s |\n", cell.Replace(r), cell.Replace(strings.Join(rules[r], ", ")))
+	}
+	return b.String()
+}
+
+// TestSigmaDirectory has the list made of a directory that GOSHAWK_SIGMA_DIR names.
+func TestSigmaDirectory(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "rules/linux"), os.DirFS("internal/rule/testdata/sigma")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOSHAWK_SIGMA_DIR", dir+"/")
+	goshawk := binary(t)
+	const text = "a\n<!-- forms: begin -->\n<!-- forms: end -->\nb\n<!-- sigma: begin -->\nwhat was there\n<!-- sigma: end -->\nc\n"
+	forms, rest, _ := strings.Cut(withSigma(t, text, goshawk), "b\n<!-- sigma")
+	if strings.Contains(rest, "what was there") || !strings.HasSuffix(rest, "<!-- sigma: end -->\nc\n") {
+		t.Errorf("the list is %s", rest)
+	}
+	const reason = "| service \"syslog\" writes a log, and goshawk reads no logs | Words of a log (%sunused.yml)"
+	for got, at := range map[string]string{forms: "", rest: "rules/linux/"} {
+		if !strings.Contains(got, fmt.Sprintf(reason, at)) {
+			t.Errorf("not in the list: %s\n%s", fmt.Sprintf(reason, at), got)
+		}
+	}
 }
 
 func check(t *testing.T, name, want string) {

@@ -38,37 +38,72 @@ file. The word builtin stands for the rules that come with goshawk.`,
 }
 
 func newRulesCheck() *cobra.Command {
+	var format string
 	cmd := &cobra.Command{
 		Use:   "check DIR...",
 		Short: "Say which rules cannot be used, and why",
 		Long: `Compile all rules of the directories and say which cannot be used, with file, line and
 reason; and which can in part, as one that asks for a field that no event has.`,
-		Example:     "  goshawk rules check /etc/goshawk/rules",
+		Example: `  goshawk rules check /etc/goshawk/rules
+  goshawk rules check /etc/goshawk/rules --format json`,
 		Annotations: exitStatus(exitOK, exitFailed, exitUsage),
 		Args:        cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, dirs []string) error {
+			if format != "text" && format != "json" {
+				return failf(exitUsage, "no format is called %q; formats are text, json", format)
+			}
 			set, err := loadRules(dirs, false)
 			if err != nil {
 				return failed(err)
 			}
 			out := cmd.OutOrStdout()
-			bad := 0
-			for _, p := range set.Problems {
-				if p.Partly {
-					fmt.Fprintf(out, "partly: %v\n", p)
-					continue
-				}
-				bad++
-				fmt.Fprintln(out, p)
+			bad, err := listProblems(out, set, format)
+			if err != nil {
+				return failed(err)
 			}
-			fmt.Fprintf(out, "%d rules can be used, %d cannot\n", len(set.Rules), bad)
 			if bad > 0 {
 				return &exitError{exitFailed, nil}
 			}
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&format, "format", "text", "how to print: text or json")
 	return cmd
+}
+
+// problemText is why a rule is not used, or only in part, as JSON.
+type problemText struct {
+	File   string `json:"file"`
+	Line   int    `json:"line"`
+	Title  string `json:"rule_name,omitempty"`
+	Reason string `json:"reason"`
+	Partly bool   `json:"partly"`
+}
+
+// listProblems prints what of a set is not used, and returns how many rules cannot be.
+func listProblems(out io.Writer, set *rule.Set, format string) (bad int, err error) {
+	all := struct {
+		Rules    int           `json:"rules"`
+		Problems []problemText `json:"problems"`
+	}{len(set.Rules), []problemText{}}
+	var text strings.Builder
+	for _, p := range set.Problems {
+		all.Problems = append(all.Problems, problemText{p.File, p.Line, p.Rule, p.Reason, p.Partly})
+		if p.Partly {
+			text.WriteString("partly: ")
+		} else {
+			bad++
+		}
+		fmt.Fprintln(&text, p)
+	}
+	if format == "json" {
+		e := json.NewEncoder(out)
+		e.SetEscapeHTML(false)
+		e.SetIndent("", "  ")
+		return bad, e.Encode(all)
+	}
+	_, err = fmt.Fprintf(out, "%s%d rules can be used, %d cannot\n", &text, len(set.Rules), bad)
+	return bad, err
 }
 
 func newRulesList() *cobra.Command {
