@@ -95,6 +95,13 @@ func run(ctx context.Context) error {
 		return err
 	}
 	rep := b.report(results)
+	if b.has("goshawk") {
+		m, err := matching(ctx)
+		if err != nil {
+			return err
+		}
+		rep.matched(m)
+	}
 	fmt.Print(rep.text())
 	if len(rep.missed) > 0 && b.has("goshawk") {
 		if rep.profile, err = b.profile(ctx); err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
@@ -180,4 +181,43 @@ func (m machine) others(known time.Duration) (float64, error) {
 	}
 	all := now.at.Sub(m.at) * time.Duration(runtime.NumCPU())
 	return max(0, float64(now.busy-m.busy-known)/float64(all)), nil
+}
+
+// match is what matching one event against detection rules costs.
+type match struct {
+	ns, allocations float64
+}
+
+// matching has the package of the rules measure it: an exec that none of 200 process rules finds.
+func matching(ctx context.Context) (match, error) {
+	var m match
+	out, err := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkMatch$/^curl$", "-benchmem", "./internal/rule").CombinedOutput()
+	if err != nil {
+		return m, fmt.Errorf("measure the matching of rules: %w: %s", err, out)
+	}
+	found := 0
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)
+		if len(f) < 2 || !strings.HasPrefix(f[0], "BenchmarkMatch/curl") {
+			continue
+		}
+		for i := 2; i < len(f); i++ {
+			v, err := strconv.ParseFloat(f[i-1], 64)
+			if err != nil {
+				continue
+			}
+			switch f[i] {
+			case "ns/op":
+				m.ns = v
+				found++
+			case "allocs/op":
+				m.allocations = v
+				found++
+			}
+		}
+	}
+	if found != 2 {
+		return m, fmt.Errorf("measure the matching of rules: no result in %q", out)
+	}
+	return m, nil
 }
