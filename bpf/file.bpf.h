@@ -1,81 +1,14 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
 /* Files of which somebody wants to know. The programs stand on the functions of fs/namei.c and its
  * kin behind which all ways meet (system calls, io_uring, handles, the NFS server): what they
- * return tells whether it was done. A file is looked for by the directories above it, in the file
- * system and not in a mount: whichever mount was used, it is the same file.
+ * return tells whether it was done.
  */
 
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
 #define FMODE_WRITE 2
 #define FMODE_CREATED (1 << 20)
-#define MAY_WRITE 2
-#define ATTR_SIZE 8
-#define ATTR_FILE (1 << 13)
-#define MAP_KIND 0x0f /* MAP_SHARED 1, MAP_SHARED_VALIDATE 3; MAP_PRIVATE 2 */
-#define VM_SHARED 8
 #define PF_KTHREAD 0x200000
-
-/* A value of file_roots: how far below that directory files are watched, and more. */
-#define ROOT_DEPTH 0xff	  /* so many names; the most is all */
-#define ROOT_PIVOT 0x100  /* what is watched lies below a directory right in it, to be made or moved there */
-#define ROOT_WHOLE 0x200  /* of a file system: all of it is watched */
-#define ROOT_OPENED 0x400 /* of a file system: files merely opened are asked for */
-
-/* What user space asks for. A file that is in question there may turn out not to be watched: the
- * pattern is user space's. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
-	__uint(map_flags, NO_PREALLOC);
-	__type(key, struct file_root);
-	__type(value, u32);
-} file_roots SEC(".maps");
-
-#define SELECTED 1
-#define PIVOT 2
-#define OPENED 4
-#define SELECT_STEPS 64 /* deeper files of such file systems are left to user space */
-
-/* file_selected looks for a dentry in file_roots; a global function, as walk() is. */
-__noinline int file_selected(u64 at)
-{
-	struct dentry *d = (void *)at, *parent;
-	struct file_root key = {};
-	int found = 0;
-	u32 *root;
-
-	if (!d)
-		return 0;
-	key.dev = BPF_CORE_READ(d, d_sb, s_dev);
-	root = bpf_map_lookup_elem(&file_roots, &key);
-	if (!root)
-		return 0;
-	if (*root & ROOT_OPENED)
-		found = OPENED;
-	if (*root & ROOT_WHOLE)
-		return found | SELECTED;
-	for (int i = 1; i <= SELECT_STEPS; i++) {
-		parent = BPF_CORE_READ(d, d_parent);
-		if (parent == d || !parent) {
-			if (i > 1)
-				return found;
-			parent = d; /* the root itself */
-		}
-		key.inode = BPF_CORE_READ(parent, d_inode, i_ino);
-		root = bpf_map_lookup_elem(&file_roots, &key);
-		if (root) {
-			if (i == 1 && *root & ROOT_PIVOT)
-				found |= PIVOT;
-			if ((*root & ROOT_DEPTH) >= i)
-				return found | SELECTED;
-		}
-		if (parent == d)
-			return found;
-		d = parent;
-	}
-	return found | SELECTED;
-}
 
 /* Functions that are watched, as internal/sensor numbers them, and where they have their
  * arguments: that has changed again and again. Set by user space, by the kernel's BTF.
@@ -136,6 +69,7 @@ struct {
 struct file_open {
 	u64 inode; /* its address: a file closed unseen may leave its own to another */
 	u64 touched;
+	u64 mapped; /* shared, for writing */
 	struct rec_head head; /* of who wrote last */
 };
 
@@ -340,29 +274,21 @@ lost:
 	return 0;
 }
 
-/* watch_below has all below a directory told, from now on, that has just come where one was
- * waited for. User space takes that back where it was another.
- */
-static __always_inline bool watch_below(struct inode *inode)
+static __always_inline struct file_open *written(struct file *file)
 {
-	struct file_root key = {};
-	u32 all = ROOT_DEPTH;
+	struct file_open *o = bpf_map_lookup_elem(&file_opens, &file);
 
-	if (!inode)
-		return false;
-	key.inode = BPF_CORE_READ(inode, i_ino);
-	key.dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	return !bpf_map_update_elem(&file_roots, &key, &all, BPF_NOEXIST);
+	return o && o->inode == (u64)BPF_CORE_READ(file, f_inode) ? o : NULL;
 }
 
 static __always_inline void touch(struct file *file)
 {
-	struct file_open *o = bpf_map_lookup_elem(&file_opens, &file);
+	struct file_open *o = written(file);
 	struct task_struct *t;
 	bool first;
 	u64 at;
 
-	if (!o || o->inode != (u64)BPF_CORE_READ(file, f_inode))
+	if (!o)
 		return;
 	at = now();
 	first = !o->touched;
@@ -474,18 +400,42 @@ static __noinline int inner_ends(u32 function, u64 dentry, bool done)
 	return 0;
 }
 
+/* keep_open remembers a watched file that a process can write to. */
+static __noinline int keep_open(struct file *file, struct task_struct *t, u32 slot)
+{
+	struct build *b = bpf_map_lookup_elem(&builds, &slot);
+	u64 key = (u64)file;
+	struct file_open *o;
+
+	if (b) {
+		o = (void *)b->data;
+		o->inode = (u64)BPF_CORE_READ(file, f_inode);
+		o->touched = o->mapped = 0;
+		fill_head(&o->head, t, KIND_FILE, 0);
+		if (!bpf_map_update_elem(&file_opens, &key, o, BPF_ANY))
+			return 0;
+	}
+	COUNT(KIND_FILE, generated);
+	COUNT(KIND_FILE, lost_map);
+	return 0;
+}
+
 /* security_file_open(): the file is about to be open, and is there. */
 static __noinline int file_opened(struct file *file, int ret)
 {
-	u32 mode = BPF_CORE_READ(file, f_mode), slot = this_cpu();
-	struct file_open *o;
-	struct build *b;
+	u32 mode = BPF_CORE_READ(file, f_mode), *system;
+	struct file_root root;
+	struct dentry *dentry;
 	int selected;
-	u64 key = (u64)file;
 
 	if (!wanted(KIND_FILE))
 		return 0;
-	selected = file_selected((u64)BPF_CORE_READ(file, f_path.dentry));
+	/* Most files are opened to be read. */
+	dentry = BPF_CORE_READ(file, f_path.dentry);
+	system = file_system(dentry, &root);
+	if (!system || (!(mode & (FMODE_WRITE | FMODE_CREATED)) && !(*system & ROOT_OPENED)))
+		return 0;
+	selected = file_selected((u64)dentry);
 	if (!(selected & SELECTED))
 		return 0;
 	if (mode & FMODE_CREATED)
@@ -496,19 +446,7 @@ static __noinline int file_opened(struct file *file, int ret)
 		tell_open(file, FILE_OPEN, NULL);
 	if (!(mode & FMODE_WRITE))
 		return 0;
-	b = bpf_map_lookup_elem(&builds, &slot);
-	if (!b)
-		goto lost;
-	o = (void *)b->data;
-	o->inode = (u64)BPF_CORE_READ(file, f_inode);
-	o->touched = 0;
-	fill_head(&o->head, file_actor(), KIND_FILE, 0);
-	if (!bpf_map_update_elem(&file_opens, &key, o, BPF_ANY))
-		return 0;
-lost:
-	COUNT(KIND_FILE, generated);
-	COUNT(KIND_FILE, lost_map);
-	return 0;
+	return keep_open(file, file_actor(), this_cpu());
 }
 
 /* locks_remove_file(): the last of its descriptors and mappings is gone. */
@@ -531,237 +469,15 @@ static __noinline int file_touched(struct file *file)
 	return 0;
 }
 
-/* An argument of the function that a program is on, or after the last its result, as a number: the
- * verifier knows the types of arguments, and they differ from kernel to kernel.
- */
-static __always_inline u64 traced(void *ctx, u32 n)
-{
-	u64 v = 0;
-
-	bpf_probe_read_kernel(&v, sizeof(v), ctx + 8 * n);
-	return v;
-}
-
-/* The same of a kprobe, which may read all registers: they are read before one is chosen, for an
- * address that depends on the choice is none to the verifier.
- */
-static __always_inline u64 probed(struct pt_regs *ctx, const u32 n)
-{
-	u64 a[6] = {FUNC_ARG1(ctx), FUNC_ARG2(ctx), FUNC_ARG3(ctx), FUNC_ARG4(ctx), FUNC_ARG5(ctx), FUNC_ARG6(ctx)};
-
-	asm volatile("" : "+r"(a[0]), "+r"(a[1]), "+r"(a[2]), "+r"(a[3]), "+r"(a[4]), "+r"(a[5]));
-	return n == 0 ? a[0] : n == 1 ? a[1] : n == 2 ? a[2] : n == 3 ? a[3] : n == 4 ? a[4] : a[5];
-}
-
-/* How each function is asked: HOW is traced or probed. */
-#define ASK(fn, which) struct file_ask a = {.function = fn, .op = which}
-#define DENTRY(HOW, fn) (a.dentry = HOW(ctx, file_dentry[fn]))
-
-#define ASK_NAME(HOW, fn, op)   \
-	ASK(fn, op);            \
-	DENTRY(HOW, fn)
-#define ASK_TEXT(HOW, fn, op)   \
-	ASK_NAME(HOW, fn, op);  \
-	a.text = HOW(ctx, file_dentry[fn] + 1)
-#define ASK_LINK(HOW, fn, op)   \
-	ASK_NAME(HOW, fn, op);  \
-	a.other = HOW(ctx, file_other[fn])
-#define ASK_RENAME(HOW, fn, op)                                            \
-	ASK(fn, op);                                                       \
-	if (file_renamedata) {                                             \
-		struct renamedata *rd = (void *)HOW(ctx, 0);               \
-                                                                           \
-		a.dentry = (u64)BPF_CORE_READ(rd, old_dentry);             \
-		a.other = (u64)BPF_CORE_READ(rd, new_dentry);              \
-		a.valid = BPF_CORE_READ(rd, flags) & 2;                    \
-	} else {                                                           \
-		a.dentry = HOW(ctx, 1);                                    \
-		a.other = HOW(ctx, 3);                                     \
-		a.valid = HOW(ctx, 5) & 2;                                 \
-	}
-#define ASK_ATTRIBUTES(HOW, fn, op)                                        \
-	ASK_NAME(HOW, fn, op);                                             \
-	struct iattr *attr = (void *)HOW(ctx, file_dentry[fn] + 1);        \
-	a.valid = BPF_CORE_READ(attr, ia_valid);                           \
-	if ((a.valid & (ATTR_SIZE | ATTR_FILE)) == (ATTR_SIZE | ATTR_FILE)) \
-		a.file = (u64)BPF_CORE_READ(attr, ia_file)
-
-#define FILE_FUNCTION(name, fn, op, HOW)                                           \
-	SEC("fentry/bpf_fentry_test1")                                             \
-	int on_file_##name##_fentry(void *ctx)                                     \
-	{                                                                          \
-		HOW(traced, fn, op);                                               \
-		hold_cpu();                                                        \
-		return release_cpu(file_begins(&a));                               \
-	}                                                                          \
-	SEC("fexit/bpf_fentry_test1")                                              \
-	int on_file_##name##_fexit(void *ctx)                                      \
-	{                                                                          \
-		u64 ret = traced(ctx, file_result[fn]);                            \
-                                                                                   \
-		hold_cpu();                                                        \
-		return release_cpu(file_ends(fn, ret));                            \
-	}                                                                          \
-	SEC("kprobe/" #name)                                                       \
-	int on_file_##name##_kprobe(struct pt_regs *ctx)                           \
-	{                                                                          \
-		HOW(probed, fn, op);                                               \
-		return file_begins(&a);                                            \
-	}                                                                          \
-	SEC("kretprobe/" #name)                                                    \
-	int on_file_##name##_kretprobe(struct pt_regs *ctx)                        \
-	{                                                                          \
-		return file_ends(fn, FUNC_RESULT(ctx));                            \
-	}
-
-FILE_FUNCTION(create, FN_CREATE, FILE_CREATE, ASK_NAME)
-FILE_FUNCTION(mkdir, FN_MKDIR, FILE_MKDIR, ASK_NAME)
-FILE_FUNCTION(mknod, FN_MKNOD, FILE_CREATE, ASK_NAME)
-FILE_FUNCTION(symlink, FN_SYMLINK, FILE_SYMLINK, ASK_TEXT)
-FILE_FUNCTION(link, FN_LINK, FILE_LINK, ASK_LINK)
-FILE_FUNCTION(unlink, FN_UNLINK, FILE_DELETE, ASK_NAME)
-FILE_FUNCTION(rmdir, FN_RMDIR, FILE_DELETE, ASK_NAME)
-FILE_FUNCTION(rename, FN_RENAME, FILE_RENAME, ASK_RENAME)
-FILE_FUNCTION(attributes, FN_ATTRIBUTES, FILE_ATTRIBUTES, ASK_ATTRIBUTES)
-FILE_FUNCTION(setxattr, FN_SETXATTR, FILE_SETXATTR, ASK_TEXT)
-FILE_FUNCTION(removexattr, FN_REMOVEXATTR, FILE_REMOVEXATTR, ASK_TEXT)
-FILE_FUNCTION(setacl, FN_SETACL, FILE_SETXATTR, ASK_TEXT)
-FILE_FUNCTION(removeacl, FN_REMOVEACL, FILE_REMOVEXATTR, ASK_TEXT)
-
-#define INNER_RMDIR(HOW)                                                                       \
-	struct file_ask a = {.function = FN_RMDIR, .op = FILE_DELETE, .inner = 1};             \
-	a.dentry = HOW(ctx, 1)
-#define INNER_RENAME(HOW)                                                                      \
-	struct file_ask a = {.function = FN_RENAME, .op = FILE_RENAME, .inner = 1};            \
-	a.dentry = HOW(ctx, 1);                                                                \
-	a.other = HOW(ctx, 3);                                                                 \
-	a.valid = HOW(ctx, 4) & 2
-
-#define FILE_INNER(name, fn, function, ASK_INNER)                                              \
-	SEC("fentry/" #function)                                                               \
-	int on_file_##name##_inner_fentry(void *ctx)                                           \
-	{                                                                                      \
-		ASK_INNER(traced);                                                             \
-		hold_cpu();                                                                    \
-		return release_cpu(file_begins(&a));                                           \
-	}                                                                                      \
-	SEC("kprobe/" #function)                                                               \
-	int on_file_##name##_inner_kprobe(struct pt_regs *ctx)                                 \
-	{                                                                                      \
-		ASK_INNER(probed);                                                             \
-		return file_begins(&a);                                                        \
-	}                                                                                      \
-	SEC("fexit/bpf_fentry_test1")                                                          \
-	int on_file_##name##_done_fexit(void *ctx)                                             \
-	{                                                                                      \
-		hold_cpu();                                                                    \
-		return release_cpu(inner_ends(fn, traced(ctx, 0), true));                      \
-	}                                                                                      \
-	SEC("kprobe/" #name)                                                                   \
-	int on_file_##name##_done_kprobe(struct pt_regs *ctx)                                  \
-	{                                                                                      \
-		return inner_ends(fn, FUNC_ARG1(ctx), false);                                  \
-	}                                                                                      \
-	SEC("kretprobe/" #name)                                                                \
-	int on_file_##name##_done_kretprobe(struct pt_regs *ctx)                               \
-	{                                                                                      \
-		return inner_ends(fn, 0, true);                                                \
-	}
-
-FILE_INNER(rmdir, FN_RMDIR, security_inode_rmdir, INNER_RMDIR)
-FILE_INNER(rename, FN_RENAME, security_inode_rename, INNER_RENAME)
-
-SEC("fexit/security_file_open")
-int on_file_open_fexit(void *ctx)
-{
-	hold_cpu();
-	return release_cpu(file_opened((void *)traced(ctx, 0), traced(ctx, 1)));
-}
-
-SEC("kprobe/security_file_open")
-int on_file_open_kprobe(struct pt_regs *ctx)
-{
-	return file_opened((void *)FUNC_ARG1(ctx), 0);
-}
-
-/* security_file_permission(): asked before each write, however it is asked for, and before each read. */
-SEC("fentry/security_file_permission")
-int BPF_PROG(on_file_write_fentry, void *file, int mask)
-{
-	if (!(mask & MAY_WRITE))
-		return 0;
-	hold_cpu();
-	return release_cpu(file_touched((void *)traced(ctx, 0)));
-}
-
-SEC("kprobe/security_file_permission")
-int on_file_write_kprobe(struct pt_regs *ctx)
-{
-	return FUNC_ARG2(ctx) & MAY_WRITE ? file_touched((void *)FUNC_ARG1(ctx)) : 0;
-}
-
 /* Memory that is shared with a file is written to unseen: being able to is taken for it. */
-static __always_inline bool shared_for_writing(u64 prot, u64 flags)
+static __noinline int file_mapped(struct file *file)
 {
-	return prot & PROT_WRITE && ((flags & MAP_KIND) == 1 || (flags & MAP_KIND) == 3);
-}
+	struct file_open *o = written(file);
 
-SEC("fentry/security_mmap_file")
-int BPF_PROG(on_file_mmap_fentry, void *file, unsigned long prot, unsigned long flags)
-{
-	if (!shared_for_writing(prot, flags))
-		return 0;
-	hold_cpu();
-	return release_cpu(file_touched((void *)traced(ctx, 0)));
-}
-
-SEC("kprobe/security_mmap_file")
-int on_file_mmap_kprobe(struct pt_regs *ctx)
-{
-	return shared_for_writing(FUNC_ARG2(ctx), FUNC_ARG3(ctx)) ? file_touched((void *)FUNC_ARG1(ctx)) : 0;
-}
-
-static __always_inline struct file *protected_file(struct vm_area_struct *vma, u64 prot)
-{
-	if (!(prot & PROT_WRITE) || !bpf_core_field_exists(vma->vm_flags) || !(BPF_CORE_READ(vma, vm_flags) & VM_SHARED))
-		return NULL;
-	return BPF_CORE_READ(vma, vm_file);
-}
-
-SEC("fentry/security_file_mprotect")
-int BPF_PROG(on_file_mprotect_fentry, void *vma, unsigned long asked, unsigned long prot)
-{
-	struct file *file = protected_file((void *)traced(ctx, 0), prot);
-
-	if (!file)
-		return 0;
-	hold_cpu();
-	return release_cpu(file_touched(file));
-}
-
-SEC("kprobe/security_file_mprotect")
-int on_file_mprotect_kprobe(struct pt_regs *ctx)
-{
-	struct file *file = protected_file((void *)FUNC_ARG1(ctx), FUNC_ARG3(ctx));
-
-	return file ? file_touched(file) : 0;
-}
-
-SEC("fentry/locks_remove_file")
-int on_file_close_fentry(void *ctx)
-{
-	struct file *file = (void *)traced(ctx, 0);
-
-	if (!(BPF_CORE_READ(file, f_mode) & FMODE_WRITE))
-		return 0;
-	hold_cpu();
-	return release_cpu(file_closes(file));
-}
-
-SEC("kprobe/locks_remove_file")
-int on_file_close_kprobe(struct pt_regs *ctx)
-{
-	struct file *file = (void *)FUNC_ARG1(ctx);
-
-	return BPF_CORE_READ(file, f_mode) & FMODE_WRITE ? file_closes(file) : 0;
+	if (o && !o->mapped) {
+		o->mapped = 1;
+		tell_open(file, FILE_MMAP, NULL);
+	}
+	touch(file);
+	return 0;
 }

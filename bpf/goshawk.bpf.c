@@ -29,7 +29,9 @@
 #include "module.bpf.h"
 #include "signal.bpf.h"
 #ifndef LEGACY
+#include "file_roots.bpf.h"
 #include "file.bpf.h"
+#include "file_at.bpf.h"
 #endif
 
 /* The kernel lets GPL-compatible programs alone read its memory. */

@@ -90,6 +90,7 @@ const (
 	GoshawkFileOpFILE_SETXATTR    GoshawkFileOp = 10
 	GoshawkFileOpFILE_REMOVEXATTR GoshawkFileOp = 11
 	GoshawkFileOpFILE_MKDIR       GoshawkFileOp = 12
+	GoshawkFileOpFILE_MMAP        GoshawkFileOp = 13
 )
 
 type GoshawkFileRoot struct {
@@ -527,6 +528,7 @@ const (
 	GoshawkProgOnFileRmdirInnerKprobe     = "on_file_rmdir_inner_kprobe"
 	GoshawkProgOnFileRmdirKprobe          = "on_file_rmdir_kprobe"
 	GoshawkProgOnFileRmdirKretprobe       = "on_file_rmdir_kretprobe"
+	GoshawkProgOnFileSeed                 = "on_file_seed"
 	GoshawkProgOnFileSetaclFentry         = "on_file_setacl_fentry"
 	GoshawkProgOnFileSetaclFexit          = "on_file_setacl_fexit"
 	GoshawkProgOnFileSetaclKprobe         = "on_file_setacl_kprobe"
@@ -945,6 +947,7 @@ type GoshawkProgramSpecs struct {
 	OnFileRmdirInnerKprobe     *ebpf.ProgramSpec `ebpf:"on_file_rmdir_inner_kprobe"`
 	OnFileRmdirKprobe          *ebpf.ProgramSpec `ebpf:"on_file_rmdir_kprobe"`
 	OnFileRmdirKretprobe       *ebpf.ProgramSpec `ebpf:"on_file_rmdir_kretprobe"`
+	OnFileSeed                 *ebpf.ProgramSpec `ebpf:"on_file_seed"`
 	OnFileSetaclFentry         *ebpf.ProgramSpec `ebpf:"on_file_setacl_fentry"`
 	OnFileSetaclFexit          *ebpf.ProgramSpec `ebpf:"on_file_setacl_fexit"`
 	OnFileSetaclKprobe         *ebpf.ProgramSpec `ebpf:"on_file_setacl_kprobe"`
@@ -1449,6 +1452,7 @@ type GoshawkPrograms struct {
 	OnFileRmdirInnerKprobe     *ebpf.Program `ebpf:"on_file_rmdir_inner_kprobe"`
 	OnFileRmdirKprobe          *ebpf.Program `ebpf:"on_file_rmdir_kprobe"`
 	OnFileRmdirKretprobe       *ebpf.Program `ebpf:"on_file_rmdir_kretprobe"`
+	OnFileSeed                 *ebpf.Program `ebpf:"on_file_seed"`
 	OnFileSetaclFentry         *ebpf.Program `ebpf:"on_file_setacl_fentry"`
 	OnFileSetaclFexit          *ebpf.Program `ebpf:"on_file_setacl_fexit"`
 	OnFileSetaclKprobe         *ebpf.Program `ebpf:"on_file_setacl_kprobe"`
@@ -1793,6 +1797,7 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnFileRmdirInnerKprobe,
 		p.OnFileRmdirKprobe,
 		p.OnFileRmdirKretprobe,
+		p.OnFileSeed,
 		p.OnFileSetaclFentry,
 		p.OnFileSetaclFexit,
 		p.OnFileSetaclKprobe,

@@ -126,6 +126,7 @@ enum file_op {
 	FILE_SETXATTR = 10,
 	FILE_REMOVEXATTR = 11,
 	FILE_MKDIR = 12,
+	FILE_MMAP = 13, /* shared memory that can be written to; the first time for an open file */
 };
 
 typedef __u64 wire_boottime; /* ns since boot, CLOCK_BOOTTIME */

@@ -74,6 +74,25 @@ func (f *tree) copyDynamic(program, to string) {
 	}
 }
 
+// addCompiler copies what compiles the C file source, to: gcc, what it starts, and the headers.
+func (f *tree) addCompiler(source, to string) {
+	f.t.Helper()
+	ask := func(args ...string) []string {
+		out, err := exec.Command("gcc", args...).Output()
+		must(f.t, err)
+		return strings.Fields(strings.ReplaceAll(string(out), "\\\n", ""))
+	}
+	f.copy(source, to)
+	cc1 := ask("-print-prog-name=cc1")[0]
+	f.copyDynamic(cc1, cc1)
+	for _, name := range []string{"gcc", "as"} {
+		f.copyDynamic("/usr/bin/"+name, "usr/bin/"+name)
+	}
+	for _, header := range ask("-O1", "-M", source)[2:] {
+		f.copy(header, header)
+	}
+}
+
 // addModules unpacks the modules of the kernel below root and lists them in /modules.
 func (f *tree) addModules(root string) {
 	f.t.Helper()
@@ -99,6 +118,17 @@ func (f *tree) addModules(root string) {
 		list = append(list, "/"+to)
 	}
 	f.write("modules", strings.Join(list, " ")+"\n")
+}
+
+// addPackage archives part of the kernel's package, which is unpacked below root: a few hundred files
+// of what dpkg would unpack.
+func (f *tree) addPackage(root, to string) {
+	f.t.Helper()
+	c := exec.Command("sh", "-c", `cd "$1" && find usr/share/doc lib/modules/*/kernel/net lib/modules/*/kernel/fs usr/lib/modules/*/kernel/net usr/lib/modules/*/kernel/fs 2>/dev/null |
+tar cf "$2" --no-recursion -T -`, "sh", root, f.path(to))
+	if b, err := c.CombinedOutput(); err != nil {
+		f.t.Fatalf("archive a package: %v\n%s", err, b)
+	}
 }
 
 func (f *tree) unpack(to string, command ...string) {

@@ -174,7 +174,8 @@ func liveTree(t *testing.T, g *guest, root string, p programs, only string) stri
 		f.copyDynamic("/usr/sbin/runc", "usr/sbin/runc")
 	}
 	f.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
-	f.write("variables", "export GOSHAWK_KERNELTEST=1 GOSHAWK_TEST_HELPER=/helper GOSHAWK_TIERS=/results/tiers GOSHAWK_TEST_OBJECT="+g.object+
+	f.addPackage(root, "package.tar")
+	f.write("variables", "export GOSHAWK_KERNELTEST=1 GOSHAWK_TEST_PACKAGE=/package.tar GOSHAWK_TEST_HELPER=/helper GOSHAWK_TIERS=/results/tiers GOSHAWK_TEST_OBJECT="+g.object+
 		" RESULTS="+machines[g.arch].results+"\n")
 	var jobs strings.Builder
 	for _, s := range chosenSuites() {

@@ -41,7 +41,7 @@ var fileKind = kindOf[File](Kind{
 	ID: KindFile, Table: "filesystem_events",
 	Doc: "Files made, opened, changed, renamed and deleted",
 	Columns: columns(
-		schema.Str("operation", func(e *File) *string { return &e.Operation }, "create, open, write, delete, rename, link, symlink, chmod, chown, setxattr, removexattr, truncate or utimes"),
+		schema.Str("operation", func(e *File) *string { return &e.Operation }, "create, open, write, delete, rename, link, symlink, chmod, chown, setxattr, removexattr, truncate, utimes or mmap (shared, for writing)"),
 		schema.Str("target_path", func(e *File) *string { return &e.TargetPath }, "File acted upon; begins with .../ when its directory is not known"),
 		schema.Str("destination_path", func(e *File) *string { return &e.DestinationPath }, "New name: of rename, link and symlink"),
 		schema.Str("container_path", func(e *File) *string { return &e.ContainerPath }, "Path of the target as the container sees it that the process is in"),

@@ -321,10 +321,13 @@ func CannotWatch(fs procfs.FS, tier string) (systems, deeds []string, err error)
 	return r.Counts().Blind, fanotify.Unseen, errors.Join(err, r.Close())
 }
 
-// Blind are the file systems that a watch names and that cannot be watched, and why.
+// Blind is what a watch names and cannot be watched, and why.
 func (s *Sensor) Blind() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.watched != nil && s.watched.refused != nil {
+		return fmt.Sprintf("files that were open before: %v", s.watched.refused)
+	}
 	if s.files == nil {
 		return ""
 	}

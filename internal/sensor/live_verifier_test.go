@@ -51,7 +51,7 @@ func verify(t *testing.T, obj *object) {
 	l := loader{spec: spec, maps: base.Maps, cache: btf.NewCache(), fs: o.FS}
 	var entries []string
 	if !obj.perf {
-		entries = append(entries, "on_seed")
+		entries = append(entries, "on_seed", "on_file_seed")
 	}
 	for _, h := range obj.hooks {
 		if h.absent(procfs.At("")) { // and so are the types that its programs name

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/goshawk-project/goshawk/bpf"
 	"github.com/goshawk-project/goshawk/internal/event"
@@ -59,7 +60,12 @@ func (s *Sensor) iterate() ([]byte, error) {
 	if s.seed == nil {
 		return nil, s.seedRefused
 	}
-	it, err := link.AttachIter(link.IterOptions{Program: s.seed.Programs["on_seed"]})
+	return iterate(s.seed.Programs["on_seed"])
+}
+
+// iterate runs an iterator to its end, and returns what it wrote.
+func iterate(program *ebpf.Program) ([]byte, error) {
+	it, err := link.AttachIter(link.IterOptions{Program: program})
 	if err != nil {
 		return nil, err
 	}

@@ -161,6 +161,7 @@ func (s *Sensor) open() error {
 		if s.watched, err = newWatched(o.FS, s.maps["file_roots"]); err != nil {
 			return err
 		}
+		s.watched.opened, s.watched.refused = l.load(placeOf("on_file_seed"))
 	}
 	if err := s.startFiles(); err != nil {
 		return err

@@ -39,6 +39,9 @@ type watched struct {
 	roots  *ebpf.Map
 	mounts int // /proc/1/mountinfo
 
+	opened  *ebpf.Collection // the iterator over open files, nil where it is refused
+	refused error
+
 	mu   sync.Mutex
 	mine map[bpf.GoshawkFileRoot]uint32 // what we have put in roots
 	now  atomic.Pointer[scope]
@@ -66,7 +69,12 @@ func newWatched(fs procfs.FS, roots *ebpf.Map) (*watched, error) {
 		open: map[uint64]*writing{}, temps: map[fileID]string{}}, nil
 }
 
-func (w *watched) close() error { return unix.Close(w.mounts) }
+func (w *watched) close() error {
+	if w.opened != nil {
+		w.opened.Close()
+	}
+	return unix.Close(w.mounts)
+}
 
 // watch makes set the files that are told of, nil the same as before on mounts that have changed.
 // What both the old and the new set select is told without a gap.
@@ -100,6 +108,11 @@ func (w *watched) watch(set *selection.Set) error {
 		}
 	}
 	w.now.Store(next)
+	if w.opened != nil {
+		if _, err := iterate(w.opened.Programs["on_file_seed"]); err != nil {
+			return fmt.Errorf("look for files that are open: %w", err)
+		}
+	}
 	// From here on the old set is not asked for.
 	for key, have := range w.mine {
 		value, ok := want[key]

@@ -96,6 +96,12 @@ func (d *decoder) fileDone(r *fileRecord, w *watched, dr *drain) error {
 		return d.tellFile(r, w, dr, "create", r.path, "")
 	case bpf.GoshawkFileOpFILE_OPEN:
 		return d.tellFile(r, w, dr, "open", r.path, "")
+	case bpf.GoshawkFileOpFILE_MMAP:
+		if unnamed(r.path, id.inode) {
+			merged.Add(1) // so is that
+			return nil
+		}
+		return d.tellFile(r, w, dr, "mmap", r.path, "")
 	case bpf.GoshawkFileOpFILE_TOUCH, bpf.GoshawkFileOpFILE_WRITE:
 		closed := op == bpf.GoshawkFileOpFILE_WRITE
 		if unnamed(r.path, id.inode) {

@@ -18,11 +18,17 @@ func fileEvents() *eventTable {
 		doc:       "What was done to the files that file_paths or --watch name",
 		kinds:     []event.ID{event.KindFile},
 		columns:   [][]event.Column{over(slices.Concat(fileEventColumns, fileActor, additions[*event.File](), additionalTime[*event.File]()))},
-		keep:      func(e event.Event) bool { r := e.(*event.File).Result; return r == "ok" || r == "" },
-		keepUses:  []string{"result"},
+		keep:      fileDone,
+		keepUses:  []string{"operation", "result"},
 		split:     bothNames,
 		splitUses: []string{"operation", "target_path", "destination_path"},
 	}
+}
+
+// fileDone leaves out what failed, and what osquery has no word for: a mapping is followed by a write.
+func fileDone(e event.Event) bool {
+	f := e.(*event.File)
+	return (f.Result == "ok" || f.Result == "") && f.Operation != "mmap"
 }
 
 // movedTo is how the second row of a rename is told from its first.
