@@ -91,13 +91,15 @@ func (a *audit) restore() error {
 // auditd is Debian's audit daemon with the rules that tell of the same load.
 type auditd struct {
 	bench *bench
+	title string
+	files bool // it has only the watch on a directory
 	cmd   *exec.Cmd
 	dir   string
 	log   string
 	pids  []int
 }
 
-func (a *auditd) name() string { return "auditd" }
+func (a *auditd) name() string { return a.title }
 
 // auditdConfig is Debian's own, but for the places, and for a log that is not rotated away
 // under the load.
@@ -155,14 +157,17 @@ func (a *auditd) start(ctx context.Context) error {
 		return err
 	}
 	// Debian's rules set the first two (/etc/audit/rules.d/audit.rules).
-	for _, args := range [][]string{
+	rules := [][]string{
 		{"auditctl", "-b", "8192"},
 		{"auditctl", "--backlog_wait_time", "60000"},
 		{"auditctl", "--reset-lost"},
-		{"auditctl", "-a", "always,exit", "-F", "arch=b64",
-			"-S", "execve,execveat,connect,accept,accept4,bind", "-k", "goshawk-bench"},
 		{"auditctl", "-w", a.bench.watched(), "-p", "wa", "-k", "goshawk-bench"},
-	} {
+	}
+	if !a.files {
+		rules = append(rules, []string{"auditctl", "-a", "always,exit", "-F", "arch=b64",
+			"-S", "execve,execveat,connect,accept,accept4,bind", "-k", "goshawk-bench"})
+	}
+	for _, args := range rules {
 		if err := command(ctx, args...); err != nil {
 			return err
 		}

@@ -43,6 +43,7 @@ type options struct {
 	sides   string
 	binary  string
 	out     string
+	section string
 }
 
 func run(ctx context.Context) error {
@@ -53,10 +54,11 @@ func run(ctx context.Context) error {
 	flag.IntVar(&o.workers, "workers", 4, "processes that make the load")
 	flag.IntVar(&o.idle, "idle", 10, "seconds that goshawk is watched doing nothing")
 	flag.IntVar(&o.storm, "storm", 0, "seconds that the workers start processes, connect and write to watched files as fast as they can, where audit tells of it; 0 is none")
-	flag.StringVar(&o.loads, "loads", "", "what is put on the sides, of process, connection, steady, getpid and storm; all when empty")
+	flag.StringVar(&o.loads, "loads", "", "what is put on the sides, of process, connection, steady, getpid, storm, build and unpack; all but the last two when empty")
 	flag.StringVar(&o.sides, "sides", "bare,goshawk,goshawk-processes,goshawk-audit,auditd", "who has a turn; bare always has")
 	flag.StringVar(&o.binary, "goshawk", "", "goshawk binary to measure; built from this tree when empty")
 	flag.StringVar(&o.out, "out", "", "file to write the report to, in Markdown")
+	flag.StringVar(&o.section, "section", "", "file in which the table is written between the lines <!-- bench --> and <!-- end of bench -->")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("read arguments: unexpected %q", flag.Args())
@@ -87,7 +89,7 @@ func run(ctx context.Context) error {
 				fmt.Fprintln(os.Stderr, "bench:", err)
 			}
 		}()
-	} else if b.has("auditd") {
+	} else if b.has("auditd") || b.has("auditd-files") {
 		return errors.New("find auditctl: not there; `apt-get install auditd`, or leave auditd out of -sides")
 	}
 	results, err := b.all(ctx)
@@ -106,6 +108,11 @@ func run(ctx context.Context) error {
 	if len(rep.missed) > 0 && b.has("goshawk") {
 		if rep.profile, err = b.profile(ctx); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
+	}
+	if o.section != "" {
+		if err := rep.writeSection(o.section); err != nil {
+			return err
 		}
 	}
 	if o.out == "" {
@@ -136,8 +143,9 @@ type bench struct {
 func (b *bench) program(l load) string { return filepath.Join(b.dir, string(l)) }
 func (b *bench) starts(l load) string  { return filepath.Join(b.dir, string(l)+"-starts") }
 
-// watched is the directory that the storm writes to.
+// watched is the directory that the storm writes to, and archive what is unpacked.
 func (b *bench) watched() string { return filepath.Join(b.dir, "watched") }
+func (b *bench) archive() string { return filepath.Join(b.dir, "archive.tar") }
 
 // build compiles the load, and goshawk when none was given.
 func (b *bench) build(ctx context.Context) error {
@@ -151,7 +159,7 @@ func (b *bench) build(ctx context.Context) error {
 		}
 	}
 	for _, l := range loads {
-		if l == process || l == storm {
+		if l == process || l == storm || l.ofFiles() {
 			continue
 		}
 		if err := errors.Join(os.Link(b.program(process), b.program(l)), os.Link(b.starts(process), b.starts(l))); err != nil {
@@ -160,6 +168,15 @@ func (b *bench) build(ctx context.Context) error {
 	}
 	if err := os.Mkdir(b.watched(), 0o755); err != nil {
 		return err
+	}
+	if b.puts(unpacking) {
+		goroot, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
+		if err != nil {
+			return fmt.Errorf("find Go's sources: %w", err)
+		}
+		if err := command(ctx, "tar", "cf", b.archive(), "-C", strings.TrimSpace(string(goroot)), "src"); err != nil {
+			return err
+		}
 	}
 	if b.binary != "" || !strings.Contains(b.sides, "goshawk") {
 		return nil
@@ -180,10 +197,12 @@ func (b *bench) choose() error {
 			b.order = append(b.order, &goshawk{title: name, bench: b, kinds: "exec,fork,exit"})
 		case "goshawk-audit":
 			b.order = append(b.order, &goshawk{title: name, bench: b, kinds: "exec,connect,accept,bind,file", audit: true})
-		case "auditd":
-			b.order = append(b.order, &auditd{bench: b})
+		case "goshawk-files":
+			b.order = append(b.order, &goshawk{title: name, bench: b, kinds: "file", files: true})
+		case "auditd", "auditd-files":
+			b.order = append(b.order, &auditd{bench: b, title: name, files: name != "auditd"})
 		default:
-			return fmt.Errorf("read -sides: no side is called %q; there are bare, goshawk, goshawk-processes, goshawk-audit, auditd", name)
+			return fmt.Errorf("read -sides: no side is called %q; there are bare, goshawk, goshawk-processes, goshawk-audit, goshawk-files, auditd, auditd-files", name)
 		}
 	}
 	return nil

@@ -29,6 +29,7 @@ type goshawk struct {
 	title string
 	kinds string // empty: all
 	audit bool   // its source is audit, with the rules that auditd has; it keeps what it is told, once, as auditd does
+	files bool   // it watches files
 	cmd   *exec.Cmd
 	root  string
 }
@@ -53,7 +54,7 @@ func (g *goshawk) start(ctx context.Context) error {
 	if g.kinds != "" {
 		args = append(args, "--kinds", g.kinds)
 	}
-	if g.audit {
+	if g.audit || g.files {
 		args = append(args, "--watch", g.bench.watched()+"/%%")
 	}
 	g.cmd = exec.Command(g.bench.binary, args...)

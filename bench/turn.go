@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,10 +20,16 @@ const (
 	connection load = "connection"
 	steady     load = "steady" // 20,000 processes and connects a minute
 	getpid     load = "getpid"
-	storm      load = "storm" // all that audit can tell of, as fast as it goes
+	storm      load = "storm"  // all that audit can tell of, as fast as it goes
+	building   load = "build"  // go build with an empty cache, where nobody watches files
+	unpacking  load = "unpack" // tar x of Go's own sources, and rm, there too
 )
 
-var loads = []load{process, connection, steady, getpid, storm}
+var loads = []load{process, connection, steady, getpid, storm, building, unpacking}
+
+// ofFiles reports whether a load is put on only where it is asked for by name: it takes long, and
+// is about kind file.
+func (l load) ofFiles() bool { return l == building || l == unpacking }
 
 // steadyCount is ten seconds of it.
 const steadyCount = 3330
@@ -151,11 +158,17 @@ func (b *bench) turn(ctx context.Context, s side, round int) (t turn, err error)
 
 // puts reports whether a load is asked for.
 func (b *bench) puts(l load) bool {
-	return (b.loads == "" || slices.Contains(strings.Split(b.loads, ","), string(l))) && (l != storm || b.storm > 0)
+	if slices.Contains(strings.Split(b.loads, ","), string(l)) {
+		return l != storm || b.storm > 0
+	}
+	return b.loads == "" && !l.ofFiles() && (l != storm || b.storm > 0)
 }
 
 // put runs one load to its end.
 func (b *bench) put(ctx context.Context, l load) (cost, error) {
+	if l.ofFiles() {
+		return b.putFiles(ctx, l)
+	}
 	c := cost{n: b.count}
 	args := []string{string(l), strconv.Itoa(b.count), strconv.Itoa(b.workers)}
 	switch l {
@@ -188,4 +201,23 @@ func (b *bench) put(ctx context.Context, l load) (cost, error) {
 	}
 	c.load, c.wall = time.Duration(cpu), time.Duration(wall)
 	return c, nil
+}
+
+// putFiles does once what people do with many files, beside the directory that is watched.
+func (b *bench) putFiles(ctx context.Context, l load) (c cost, err error) {
+	dir, err := os.MkdirTemp(b.dir, "files-")
+	if err != nil {
+		return c, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	cmd := exec.CommandContext(ctx, "go", "build", "./internal/selection")
+	cmd.Env = append(os.Environ(), "GOCACHE="+dir, "GOTMPDIR="+dir, "GOFLAGS=-buildvcs=false", "CGO_ENABLED=0")
+	if l == unpacking {
+		cmd = exec.CommandContext(ctx, "/bin/sh", "-c", "tar xf "+b.archive()+" -C "+dir+" && rm -r "+dir+"/*")
+	}
+	begun := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return c, fmt.Errorf("run load %s: %w: %s", l, err, out)
+	}
+	return cost{n: 1, wall: time.Since(begun), load: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, nil
 }
