@@ -24,6 +24,7 @@ var bareLine = regexp.MustCompile(`^=== (begin|out|err|code|end) ?(\S*) ?(\S*)$`
 // that can only be read, in the year 1970. There goshawk's commands must do their work. An old
 // guest also lacks what 3.10 as of RHEL 7 lacks (testdata/old.c).
 func bare(t *testing.T, g *guest, kernel, goshawk string, old bool) {
+	t.Parallel()
 	what, hooks := "bare", map[string]string{"exec": "tp_btf", "fork": "tp_btf", "exit": "tp_btf", "tcp_state": "tp_btf",
 		"connect": "fexit", "accept": "fexit", "bind": "fexit", "listen": "fexit", "datagram": "cgroup", "dns": "cgroup", "cgroup": "tp_btf"}
 	f := newTree(t, g.arch, "bare-init")
@@ -39,7 +40,6 @@ func bare(t *testing.T, g *guest, kernel, goshawk string, old bool) {
 	f.write("variables", variables)
 	f.write("statements", countRows(t))
 	initrd := f.pack()
-	t.Parallel()
 	boot := func() []string {
 		return surroundings(g.boot(t, kernel, initrd, "-rtc", "base=1970-01-01T00:00:00"), what, hooks, old)
 	}

@@ -29,6 +29,7 @@ var costLine = regexp.MustCompile(`(?m)^=== cost (\S+) (\S+) (\S+) (\S+)$`)
 // countInstructions runs where QEMU counts instructions as time, so that the figures are the
 // same in every run. A system call that nobody watches must cost what it costs without goshawk.
 func countInstructions(t *testing.T) {
+	t.Parallel()
 	g := guest{name: instructions, version: "6.1", arch: "amd64"}
 	_, kernel := g.image(t)
 	dir := t.TempDir()
@@ -38,7 +39,6 @@ func countInstructions(t *testing.T) {
 	f.copy(compileC(t, dir, g.arch, "../bench/nothing.c", "-nostdlib"), "nothing")
 	f.write("variables", "RESULTS="+machines[g.arch].results+"\n")
 	initrd := f.pack()
-	t.Parallel()
 	r := g.boot(t, kernel, initrd, "-smp", "1", "-icount", "shift=0,sleep=off")
 	release := regexp.MustCompile(`(?m)^=== kernel (\S+)$`).FindSubmatch(r.results)
 	if r.err != nil || release == nil || !regexp.MustCompile(`(?m)^=== end$`).Match(r.results) {

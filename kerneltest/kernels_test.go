@@ -84,14 +84,14 @@ func TestKernels(t *testing.T) {
 		root, kernel := g.image(t)
 		if only != "bare" && only != "old" {
 			t.Run(g.name, func(t *testing.T) {
-				initrd := liveTree(t, &g, root, built[g.arch], only)
 				t.Parallel()
+				initrd := liveTree(t, &g, root, built[g.arch], only)
 				report(t, &g, g.boot(t, kernel, initrd), func(tests string) run {
 					return g.boot(t, kernel, liveTree(t, &g, root, built[g.arch], tests))
 				})
 			})
 		}
-		if (only == "" || only == "bare") && g.object == "" && g.run == "" {
+		if only == "" && g.bare || only == "bare" && g.object == "" && g.run == "" {
 			t.Run(g.name+" bare", func(t *testing.T) { bare(t, &g, kernel, built[g.arch].goshawk, false) })
 		}
 		if (only == "" || only == "old") && g.name == oldest {

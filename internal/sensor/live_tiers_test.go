@@ -102,7 +102,8 @@ func eachTier(t *testing.T, o Options, run func(t *testing.T, l *live)) {
 	}
 }
 
-// A tier that a kernel refuses is told as refused, with a reason, and takes no other hook along.
+// A tier that a kernel refuses is told as refused, with a reason, and takes no other hook along:
+// neither one that tells of the same, nor those of processes. More would prove no more.
 func TestLiveTierRefused(t *testing.T) {
 	needRoot(t)
 	for _, h := range testObject(t).hooks {
@@ -112,7 +113,7 @@ func TestLiveTierRefused(t *testing.T) {
 				continue
 			}
 			t.Run(h.name+"="+tr.name, func(t *testing.T) {
-				s, err := Open(Options{Tiers: map[string]string{h.name: tr.name}, FS: procfs.At(""), Object: testObject(t).name})
+				s, err := Open(Options{Kinds: slices.Concat(h.kinds, processKinds), Tiers: map[string]string{h.name: tr.name}, FS: procfs.At(""), Object: testObject(t).name})
 				if err != nil {
 					t.Fatal(err)
 				}
