@@ -46,9 +46,9 @@ struct {
 	__type(value, u64);
 } executable SEC(".maps");
 
-static __always_inline bool told_before(struct task_struct *t, const struct act *a)
+static __always_inline bool told_before(struct task_struct *t, u32 call)
 {
-	u64 key = (u64)BPF_CORE_READ(t, tgid) << 8 | a->call, *seen;
+	u64 key = (u64)BPF_CORE_READ(t, tgid) << 8 | call, *seen;
 	u64 start = start_of(BPF_CORE_READ(t, group_leader));
 
 	seen = bpf_map_lookup_elem(&executable, &key);
@@ -59,16 +59,16 @@ static __always_inline bool told_before(struct task_struct *t, const struct act 
 }
 
 #ifndef LEGACY /* rare.bpf.h */
-static bool is_rare(const struct act *a);
-static void put_rare(struct build *b, struct rec_act *r, struct task_struct *t, const struct act *a);
+static bool is_rare(const struct act *a, u32 call);
+static void put_rare(struct build *b, struct rec_act *r, struct task_struct *t, const struct act *a, u32 call, const bool paths);
 #endif
 
 /* Whether the numbers alone make a call worth telling. */
-static __always_inline bool is_act(const struct act *a, long ret)
+static __always_inline bool is_act(const struct act *a, u32 call)
 {
 	u64 n = a->args[0];
 
-	switch (a->call) {
+	switch (call) {
 	case ACT_PTRACE: /* those that take hold of a process or change it */
 		if (n >= 0x4205)
 			return n <= 0x4206;
@@ -81,8 +81,8 @@ static __always_inline bool is_act(const struct act *a, long ret)
 		return (a->args[2] & PROT_EXEC) && (a->args[2] & PROT_WRITE || a->args[3] & MAP_ANONYMOUS);
 	}
 #ifndef LEGACY
-	if (a->call >= ACT_SOCKET)
-		return is_rare(a);
+	if (call >= ACT_SOCKET)
+		return is_rare(a, call);
 #endif
 	return true;
 }
@@ -140,7 +140,10 @@ static __always_inline void put_program(struct build *b, struct rec_act *r, stru
 		r->head.flags &= ~FLAG_USER_TEXT;
 }
 
-SHARED int emit_act(CTX_PARAM const struct act *a, long ret)
+/* Calls that are told of by different functions: what tells of a path takes the verifier long. */
+enum act_group { GROUP_ACT, GROUP_RARE, GROUP_RARE_PATH };
+
+static __always_inline int put_act(CTX_PARAM const struct act *a, u32 call, long ret, const enum act_group group)
 {
 	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
 	u32 slot = this_cpu(), kind = a->kind;
@@ -150,7 +153,7 @@ SHARED int emit_act(CTX_PARAM const struct act *a, long ret)
 	if (!wanted(kind))
 		return 0;
 	COUNT(kind, generated);
-	if ((a->call == ACT_MPROTECT || a->call == ACT_MMAP) && told_before(t, a)) {
+	if ((call == ACT_MPROTECT || call == ACT_MMAP) && told_before(t, call)) {
 		COUNT(kind, filtered);
 		return 0;
 	}
@@ -169,65 +172,75 @@ SHARED int emit_act(CTX_PARAM const struct act *a, long ret)
 	r->object = 0;
 	r->result = ret < 0 && ret >= -4095 ? ret : 0;
 	r->value = 0;
-	r->call = a->call;
+	r->call = call;
 	r->pad[0] = r->pad[1] = r->pad[2] = 0;
 	b->off = sizeof(*r);
 	r->source.off = r->target.off = r->type.off = r->data.off = b->off;
 	r->source.len = r->target.len = r->type.len = r->data.len = 0;
-	if (a->call != ACT_SETNS && a->call != ACT_UNSHARE && a->call != ACT_CLONE && a->call != ACT_SOCKET && a->call != ACT_MPROTECT && a->call != ACT_MMAP)
+	if (call != ACT_SETNS && call != ACT_UNSHARE && call != ACT_CLONE && call != ACT_SOCKET && call != ACT_MPROTECT && call != ACT_MMAP)
 		r->head.flags |= FLAG_USER_TEXT;
-	switch (a->call) {
-	case ACT_MOUNT:
-		put_str(b, (void *)a->args[0], true, &r->source);
-		put_str(b, (void *)a->args[1], true, &r->target);
-		if (a->args[2])
-			put_str(b, (void *)a->args[2], true, &r->type);
-		if (a->args[4])
-			put_str(b, (void *)a->args[4], true, &r->data);
-		break;
-	case ACT_MOVE_MOUNT:
-		put_str(b, (void *)a->args[1], true, &r->source);
-		put_str(b, (void *)a->args[3], true, &r->target);
-		break;
-	case ACT_PIVOT_ROOT:
-	case ACT_UMOUNT:
-	case ACT_CHROOT:
-		put_str(b, (void *)a->args[0], true, &r->target);
-		break;
-	case ACT_MOUNT_SETATTR:
-		put_str(b, (void *)a->args[1], true, &r->target);
-		break;
-	case ACT_MEMFD_CREATE:
-		put_str(b, (void *)a->args[0], true, &r->source);
-		break;
-	case ACT_SETNS: {
-		struct file *file = file_of(t, a->args[0]);
-
-		if (file)
-			r->object = BPF_CORE_READ(file, f_inode, i_ino);
-		break;
-	}
-	case ACT_BPF:
-		put_program(b, r, t, a, ret);
-		break;
-	}
+	if (group != GROUP_ACT) {
 #ifndef LEGACY
-	if (a->call >= ACT_SOCKET)
-		put_rare(b, r, t, a);
+		put_rare(b, r, t, a, call, group == GROUP_RARE_PATH);
 #endif
+	} else {
+		switch (call) {
+		case ACT_MOUNT:
+			put_str(b, (void *)a->args[0], true, &r->source);
+			put_str(b, (void *)a->args[1], true, &r->target);
+			if (a->args[2])
+				put_str(b, (void *)a->args[2], true, &r->type);
+			if (a->args[4])
+				put_str(b, (void *)a->args[4], true, &r->data);
+			break;
+		case ACT_MOVE_MOUNT:
+			put_str(b, (void *)a->args[1], true, &r->source);
+			put_str(b, (void *)a->args[3], true, &r->target);
+			break;
+		case ACT_PIVOT_ROOT:
+		case ACT_UMOUNT:
+		case ACT_CHROOT:
+			put_str(b, (void *)a->args[0], true, &r->target);
+			break;
+		case ACT_MOUNT_SETATTR:
+			put_str(b, (void *)a->args[1], true, &r->target);
+			break;
+		case ACT_MEMFD_CREATE:
+			put_str(b, (void *)a->args[0], true, &r->source);
+			break;
+		case ACT_SETNS: {
+			struct file *file = file_of(t, a->args[0]);
+
+			if (file)
+				r->object = BPF_CORE_READ(file, f_inode, i_ino);
+			break;
+		}
+		case ACT_BPF:
+			put_program(b, r, t, a, ret);
+			break;
+		}
+	}
 	r->head.size = b->off;
 	if (OUTPUT(critical, b->data, b->off))
 		COUNT(kind, lost_ring);
 	return 0;
 }
 
-/* What a call did, once it has returned. */
-static __always_inline int act_done(CTX_PARAM const struct act *a, long ret)
+/* call is what a->call is. In a register the verifier knows it, and walks through what that call needs alone:
+ * all of them take it eight times as long.
+ */
+SHARED int emit_act(CTX_PARAM const struct act *a, u32 call, long ret)
 {
-	if (!is_act(a, ret))
+	return put_act(CTX a, call, ret, GROUP_ACT);
+}
+
+/* What a call did, once it has returned. */
+static __always_inline int act_done(CTX_PARAM const struct act *a, u32 call, long ret)
+{
+	if (!is_act(a, call))
 		return 0;
 	hold_cpu();
-	return release_cpu(emit_act(CTX a, ret));
+	return release_cpu(emit_act(CTX a, call, ret));
 }
 
 #define ACT_OF(number, which) {.kind = (number), .call = (which)}
@@ -245,7 +258,7 @@ static __always_inline int act_begins(struct act *a)
 {
 	u32 tid = bpf_get_current_pid_tgid();
 
-	if (wanted(a->kind) && is_act(a, 0) && bpf_map_update_elem(&acts, &tid, a, BPF_ANY)) {
+	if (wanted(a->kind) && is_act(a, a->call) && bpf_map_update_elem(&acts, &tid, a, BPF_ANY)) {
 		COUNT(a->kind, generated);
 		COUNT(a->kind, lost_map);
 	}
@@ -287,7 +300,7 @@ static __always_inline void act_of_entry(struct act *a, struct trace_event_raw_s
 		a->args[4] = ctx->args[4];
 }
 
-#define ACT_PAIR(name, kind, which, n)                                    \
+#define ACT_ENTER(name, kind, which, n)                                   \
 	SEC("tracepoint/syscalls/sys_enter_" #name)                       \
 	int on_##name##_pair_enter(struct trace_event_raw_sys_enter *ctx) \
 	{                                                                 \
@@ -295,17 +308,20 @@ static __always_inline void act_of_entry(struct act *a, struct trace_event_raw_s
                                                                           \
 		act_of_entry(&a, ctx, n);                                 \
 		return act_begins(&a);                                    \
-	}                                                                 \
+	}
+
+#define ACT_PAIR(name, kind, which, n)                                    \
+	ACT_ENTER(name, kind, which, n)                                   \
 	SEC("tracepoint/syscalls/sys_exit_" #name)                        \
 	int on_##name##_pair_exit(struct trace_event_raw_sys_exit *ctx)   \
 	{                                                                 \
 		struct act a;                                             \
                                                                           \
-		return act_ends(&a, which) ? act_done(CTX &a, ctx->ret) : 0; \
+		return act_ends(&a, which) ? act_done(CTX &a, which, ctx->ret) : 0; \
 	}
 
 /* A function behind a system call, at its entry and return. */
-#define ACT_PROBES(name, kind, which)                                                \
+#define ACT_CALLED(name, kind, which)                                                \
 	SEC("kprobe/" #name)                                                         \
 	int on_##name##_kprobe(struct pt_regs *ctx)                                  \
 	{                                                                            \
@@ -313,14 +329,17 @@ static __always_inline void act_of_entry(struct act *a, struct trace_event_raw_s
                                                                                      \
 		act_of_regs(&a, (void *)FUNC_ARG1(ctx));                             \
 		return act_begins(&a);                                               \
-	}                                                                            \
+	}
+
+#define ACT_PROBES(name, kind, which)                                                \
+	ACT_CALLED(name, kind, which)                                                \
 	SEC("kretprobe/" #name)                                                      \
 	int on_##name##_kretprobe(struct pt_regs *ctx)                               \
 	{                                                                            \
 		struct act a;                                                        \
 		long ret = FUNC_RESULT(ctx);                                         \
                                                                                      \
-		return act_ends(&a, which) ? act_done(CTX &a, ret) : 0;              \
+		return act_ends(&a, which) ? act_done(CTX &a, which, ret) : 0;              \
 	}
 
 #ifndef LEGACY
@@ -328,7 +347,7 @@ static __always_inline void act_of_entry(struct act *a, struct trace_event_raw_s
 /* The context of an fexit program is the argument, registers, and the result. Where the BTF of 5.10
  * leaves out what registers are, only a helper may read it.
  */
-#define ACT(name, kind, which, n)                                                    \
+#define ACT_FEXIT(name, kind, which, done)                                           \
 	SEC("fexit/bpf_fentry_test1")                                                \
 	int on_##name##_fexit(u64 *ctx)                                              \
 	{                                                                            \
@@ -337,15 +356,18 @@ static __always_inline void act_of_entry(struct act *a, struct trace_event_raw_s
                                                                                      \
 		bpf_probe_read_kernel(call, sizeof(call), ctx);                      \
 		act_of_regs(&a, (void *)call[0]);                                    \
-		return act_done(CTX &a, call[1]);                                    \
-	}                                                                            \
+		return done(CTX &a, which, call[1]);                                         \
+	}
+
+#define ACT(name, kind, which, n)                                                    \
+	ACT_FEXIT(name, kind, which, act_done)                                       \
 	SEC("tracepoint/syscalls/sys_exit_" #name)                                   \
 	int on_##name##_exit(struct trace_event_raw_sys_exit *ctx)                   \
 	{                                                                            \
 		struct act a = ACT_OF(kind, which);                                  \
                                                                                      \
 		act_of_regs(&a, (void *)bpf_task_pt_regs(bpf_get_current_task_btf())); \
-		return act_done(CTX &a, ctx->ret);                                   \
+		return act_done(CTX &a, which, ctx->ret);                                   \
 	}                                                                            \
 	ACT_PROBES(name, kind, which)                                                \
 	ACT_PAIR(name, kind, which, n)

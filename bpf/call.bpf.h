@@ -550,17 +550,9 @@ int on_connect_exit(struct trace_event_raw_sys_exit *ctx)
 	return connect_done(CTX &c, ctx->ret);
 }
 
+/* And at that of accept4(2). */
 SEC("tracepoint/syscalls/sys_exit_accept")
 int on_accept_exit(struct trace_event_raw_sys_exit *ctx)
-{
-	struct call c;
-
-	call_from_regs(&c);
-	return accept_done(CTX &c, ctx->ret);
-}
-
-SEC("tracepoint/syscalls/sys_exit_accept4")
-int on_accept4_exit(struct trace_event_raw_sys_exit *ctx)
 {
 	struct call c;
 

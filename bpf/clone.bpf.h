@@ -43,7 +43,7 @@ SHARED int emit_clone(struct task_struct *parent, struct task_struct *child)
 	a.args[0] = made;
 	a.args[1] = BPF_CORE_READ(child, tgid);
 	a.args[2] = start_of(child);
-	return emit_act(&a, 0);
+	return emit_act(&a, ACT_CLONE, 0);
 }
 
 SEC("tp_btf/sched_process_fork")

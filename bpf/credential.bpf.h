@@ -105,12 +105,14 @@ SHARED int credential_ends(CTX_PARAM long ret)
 	int on_##name##_pair_enter(struct trace_event_raw_sys_enter *ctx) \
 	{                                                                 \
 		return credential_begins(ctx, which, n);                  \
-	}                                                                 \
-	SEC("tracepoint/syscalls/sys_exit_" #name)                        \
-	int on_##name##_pair_exit(struct trace_event_raw_sys_exit *ctx)   \
-	{                                                                 \
-		return credential_ends(CTX ctx->ret);                     \
 	}
+
+/* At the exits of all. */
+SEC("tracepoint/syscalls/sys_exit_setuid")
+int on_credential_pair_exit(struct trace_event_raw_sys_exit *ctx)
+{
+	return credential_ends(CTX ctx->ret);
+}
 
 CREDENTIAL(setuid, ACT_SETUID, 1)
 CREDENTIAL(setgid, ACT_SETGID, 1)

@@ -379,7 +379,6 @@ const (
 	GoshawkMapOwners                      = "owners"
 	GoshawkMapPeers                       = "peers"
 	GoshawkMapTold                        = "told"
-	GoshawkProgOnAccept4Exit              = "on_accept4_exit"
 	GoshawkProgOnAccept4PairEnter         = "on_accept4_pair_enter"
 	GoshawkProgOnAccept4PairExit          = "on_accept4_pair_exit"
 	GoshawkProgOnAcceptDeniedFexit        = "on_accept_denied_fexit"
@@ -390,18 +389,12 @@ const (
 	GoshawkProgOnAcceptKprobe             = "on_accept_kprobe"
 	GoshawkProgOnAcceptPairEnter          = "on_accept_pair_enter"
 	GoshawkProgOnAcceptPairExit           = "on_accept_pair_exit"
-	GoshawkProgOnAddKeyExit               = "on_add_key_exit"
 	GoshawkProgOnAddKeyFexit              = "on_add_key_fexit"
 	GoshawkProgOnAddKeyKprobe             = "on_add_key_kprobe"
-	GoshawkProgOnAddKeyKretprobe          = "on_add_key_kretprobe"
 	GoshawkProgOnAddKeyPairEnter          = "on_add_key_pair_enter"
-	GoshawkProgOnAddKeyPairExit           = "on_add_key_pair_exit"
-	GoshawkProgOnAdjtimexExit             = "on_adjtimex_exit"
 	GoshawkProgOnAdjtimexFexit            = "on_adjtimex_fexit"
 	GoshawkProgOnAdjtimexKprobe           = "on_adjtimex_kprobe"
-	GoshawkProgOnAdjtimexKretprobe        = "on_adjtimex_kretprobe"
 	GoshawkProgOnAdjtimexPairEnter        = "on_adjtimex_pair_enter"
-	GoshawkProgOnAdjtimexPairExit         = "on_adjtimex_pair_exit"
 	GoshawkProgOnBind4                    = "on_bind4"
 	GoshawkProgOnBind6                    = "on_bind6"
 	GoshawkProgOnBindDeniedFexit          = "on_bind_denied_fexit"
@@ -420,7 +413,6 @@ const (
 	GoshawkProgOnBpfPairEnter             = "on_bpf_pair_enter"
 	GoshawkProgOnBpfPairExit              = "on_bpf_pair_exit"
 	GoshawkProgOnCapsetPairEnter          = "on_capset_pair_enter"
-	GoshawkProgOnCapsetPairExit           = "on_capset_pair_exit"
 	GoshawkProgOnCgroupMkdirRawTp         = "on_cgroup_mkdir_raw_tp"
 	GoshawkProgOnCgroupMkdirTpBtf         = "on_cgroup_mkdir_tp_btf"
 	GoshawkProgOnCgroupMkdirTracepoint    = "on_cgroup_mkdir_tracepoint"
@@ -436,18 +428,12 @@ const (
 	GoshawkProgOnChrootKretprobe          = "on_chroot_kretprobe"
 	GoshawkProgOnChrootPairEnter          = "on_chroot_pair_enter"
 	GoshawkProgOnChrootPairExit           = "on_chroot_pair_exit"
-	GoshawkProgOnClockAdjtimeExit         = "on_clock_adjtime_exit"
 	GoshawkProgOnClockAdjtimeFexit        = "on_clock_adjtime_fexit"
 	GoshawkProgOnClockAdjtimeKprobe       = "on_clock_adjtime_kprobe"
-	GoshawkProgOnClockAdjtimeKretprobe    = "on_clock_adjtime_kretprobe"
 	GoshawkProgOnClockAdjtimePairEnter    = "on_clock_adjtime_pair_enter"
-	GoshawkProgOnClockAdjtimePairExit     = "on_clock_adjtime_pair_exit"
-	GoshawkProgOnClockSettimeExit         = "on_clock_settime_exit"
 	GoshawkProgOnClockSettimeFexit        = "on_clock_settime_fexit"
 	GoshawkProgOnClockSettimeKprobe       = "on_clock_settime_kprobe"
-	GoshawkProgOnClockSettimeKretprobe    = "on_clock_settime_kretprobe"
 	GoshawkProgOnClockSettimePairEnter    = "on_clock_settime_pair_enter"
-	GoshawkProgOnClockSettimePairExit     = "on_clock_settime_pair_exit"
 	GoshawkProgOnCloneRawTp               = "on_clone_raw_tp"
 	GoshawkProgOnCloneTpBtf               = "on_clone_tp_btf"
 	GoshawkProgOnCommitFentry             = "on_commit_fentry"
@@ -466,6 +452,7 @@ const (
 	GoshawkProgOnConnectSentFexit         = "on_connect_sent_fexit"
 	GoshawkProgOnConnectSentKprobe        = "on_connect_sent_kprobe"
 	GoshawkProgOnConnectSentKretprobe     = "on_connect_sent_kretprobe"
+	GoshawkProgOnCredentialPairExit       = "on_credential_pair_exit"
 	GoshawkProgOnDnsEgress                = "on_dns_egress"
 	GoshawkProgOnDnsIngress               = "on_dns_ingress"
 	GoshawkProgOnExecRawTp                = "on_exec_raw_tp"
@@ -550,30 +537,18 @@ const (
 	GoshawkProgOnForkRawTp                = "on_fork_raw_tp"
 	GoshawkProgOnForkTpBtf                = "on_fork_tp_btf"
 	GoshawkProgOnForkTracepoint           = "on_fork_tracepoint"
-	GoshawkProgOnIoUringSetupExit         = "on_io_uring_setup_exit"
 	GoshawkProgOnIoUringSetupFexit        = "on_io_uring_setup_fexit"
 	GoshawkProgOnIoUringSetupKprobe       = "on_io_uring_setup_kprobe"
-	GoshawkProgOnIoUringSetupKretprobe    = "on_io_uring_setup_kretprobe"
 	GoshawkProgOnIoUringSetupPairEnter    = "on_io_uring_setup_pair_enter"
-	GoshawkProgOnIoUringSetupPairExit     = "on_io_uring_setup_pair_exit"
-	GoshawkProgOnKexecFileLoadExit        = "on_kexec_file_load_exit"
 	GoshawkProgOnKexecFileLoadFexit       = "on_kexec_file_load_fexit"
 	GoshawkProgOnKexecFileLoadKprobe      = "on_kexec_file_load_kprobe"
-	GoshawkProgOnKexecFileLoadKretprobe   = "on_kexec_file_load_kretprobe"
 	GoshawkProgOnKexecFileLoadPairEnter   = "on_kexec_file_load_pair_enter"
-	GoshawkProgOnKexecFileLoadPairExit    = "on_kexec_file_load_pair_exit"
-	GoshawkProgOnKexecLoadExit            = "on_kexec_load_exit"
 	GoshawkProgOnKexecLoadFexit           = "on_kexec_load_fexit"
 	GoshawkProgOnKexecLoadKprobe          = "on_kexec_load_kprobe"
-	GoshawkProgOnKexecLoadKretprobe       = "on_kexec_load_kretprobe"
 	GoshawkProgOnKexecLoadPairEnter       = "on_kexec_load_pair_enter"
-	GoshawkProgOnKexecLoadPairExit        = "on_kexec_load_pair_exit"
-	GoshawkProgOnKeyctlExit               = "on_keyctl_exit"
 	GoshawkProgOnKeyctlFexit              = "on_keyctl_fexit"
 	GoshawkProgOnKeyctlKprobe             = "on_keyctl_kprobe"
-	GoshawkProgOnKeyctlKretprobe          = "on_keyctl_kretprobe"
 	GoshawkProgOnKeyctlPairEnter          = "on_keyctl_pair_enter"
-	GoshawkProgOnKeyctlPairExit           = "on_keyctl_pair_exit"
 	GoshawkProgOnListenDeniedFexit        = "on_listen_denied_fexit"
 	GoshawkProgOnListenDeniedKprobe       = "on_listen_denied_kprobe"
 	GoshawkProgOnListenDeniedKretprobe    = "on_listen_denied_kretprobe"
@@ -649,23 +624,19 @@ const (
 	GoshawkProgOnPtraceKretprobe          = "on_ptrace_kretprobe"
 	GoshawkProgOnPtracePairEnter          = "on_ptrace_pair_enter"
 	GoshawkProgOnPtracePairExit           = "on_ptrace_pair_exit"
-	GoshawkProgOnRequestKeyExit           = "on_request_key_exit"
+	GoshawkProgOnRareExit                 = "on_rare_exit"
+	GoshawkProgOnRareKretprobe            = "on_rare_kretprobe"
+	GoshawkProgOnRarePairExit             = "on_rare_pair_exit"
 	GoshawkProgOnRequestKeyFexit          = "on_request_key_fexit"
 	GoshawkProgOnRequestKeyKprobe         = "on_request_key_kprobe"
-	GoshawkProgOnRequestKeyKretprobe      = "on_request_key_kretprobe"
 	GoshawkProgOnRequestKeyPairEnter      = "on_request_key_pair_enter"
-	GoshawkProgOnRequestKeyPairExit       = "on_request_key_pair_exit"
 	GoshawkProgOnSeed                     = "on_seed"
 	GoshawkProgOnSendmsg4                 = "on_sendmsg4"
 	GoshawkProgOnSendmsg6                 = "on_sendmsg6"
 	GoshawkProgOnSetfsgidPairEnter        = "on_setfsgid_pair_enter"
-	GoshawkProgOnSetfsgidPairExit         = "on_setfsgid_pair_exit"
 	GoshawkProgOnSetfsuidPairEnter        = "on_setfsuid_pair_enter"
-	GoshawkProgOnSetfsuidPairExit         = "on_setfsuid_pair_exit"
 	GoshawkProgOnSetgidPairEnter          = "on_setgid_pair_enter"
-	GoshawkProgOnSetgidPairExit           = "on_setgid_pair_exit"
 	GoshawkProgOnSetgroupsPairEnter       = "on_setgroups_pair_enter"
-	GoshawkProgOnSetgroupsPairExit        = "on_setgroups_pair_exit"
 	GoshawkProgOnSetnsExit                = "on_setns_exit"
 	GoshawkProgOnSetnsFexit               = "on_setns_fexit"
 	GoshawkProgOnSetnsKprobe              = "on_setns_kprobe"
@@ -673,30 +644,19 @@ const (
 	GoshawkProgOnSetnsPairEnter           = "on_setns_pair_enter"
 	GoshawkProgOnSetnsPairExit            = "on_setns_pair_exit"
 	GoshawkProgOnSetregidPairEnter        = "on_setregid_pair_enter"
-	GoshawkProgOnSetregidPairExit         = "on_setregid_pair_exit"
 	GoshawkProgOnSetresgidPairEnter       = "on_setresgid_pair_enter"
-	GoshawkProgOnSetresgidPairExit        = "on_setresgid_pair_exit"
 	GoshawkProgOnSetresuidPairEnter       = "on_setresuid_pair_enter"
-	GoshawkProgOnSetresuidPairExit        = "on_setresuid_pair_exit"
 	GoshawkProgOnSetreuidPairEnter        = "on_setreuid_pair_enter"
-	GoshawkProgOnSetreuidPairExit         = "on_setreuid_pair_exit"
-	GoshawkProgOnSettimeofdayExit         = "on_settimeofday_exit"
 	GoshawkProgOnSettimeofdayFexit        = "on_settimeofday_fexit"
 	GoshawkProgOnSettimeofdayKprobe       = "on_settimeofday_kprobe"
-	GoshawkProgOnSettimeofdayKretprobe    = "on_settimeofday_kretprobe"
 	GoshawkProgOnSettimeofdayPairEnter    = "on_settimeofday_pair_enter"
-	GoshawkProgOnSettimeofdayPairExit     = "on_settimeofday_pair_exit"
 	GoshawkProgOnSetuidPairEnter          = "on_setuid_pair_enter"
-	GoshawkProgOnSetuidPairExit           = "on_setuid_pair_exit"
 	GoshawkProgOnSignalRawTp              = "on_signal_raw_tp"
 	GoshawkProgOnSignalTpBtf              = "on_signal_tp_btf"
 	GoshawkProgOnSignalTracepoint         = "on_signal_tracepoint"
-	GoshawkProgOnSocketExit               = "on_socket_exit"
 	GoshawkProgOnSocketFexit              = "on_socket_fexit"
 	GoshawkProgOnSocketKprobe             = "on_socket_kprobe"
-	GoshawkProgOnSocketKretprobe          = "on_socket_kretprobe"
 	GoshawkProgOnSocketPairEnter          = "on_socket_pair_enter"
-	GoshawkProgOnSocketPairExit           = "on_socket_pair_exit"
 	GoshawkProgOnStateRawTp               = "on_state_raw_tp"
 	GoshawkProgOnStateRawTpSecond         = "on_state_raw_tp_second"
 	GoshawkProgOnStateTpBtf               = "on_state_tp_btf"
@@ -749,6 +709,7 @@ const (
 	GoshawkVarOvlInode                    = "ovl_inode"
 	GoshawkVarOvlMetacopy                 = "ovl_metacopy"
 	GoshawkVarPreemptible                 = "preemptible"
+	GoshawkVarRareCalls                   = "rare_calls"
 	GoshawkVarTaskRegs                    = "task_regs"
 	GoshawkVarUringHook                   = "uring_hook"
 	GoshawkVarV1Controller                = "v1_controller"
@@ -798,7 +759,6 @@ type GoshawkSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type GoshawkProgramSpecs struct {
-	OnAccept4Exit              *ebpf.ProgramSpec `ebpf:"on_accept4_exit"`
 	OnAccept4PairEnter         *ebpf.ProgramSpec `ebpf:"on_accept4_pair_enter"`
 	OnAccept4PairExit          *ebpf.ProgramSpec `ebpf:"on_accept4_pair_exit"`
 	OnAcceptDeniedFexit        *ebpf.ProgramSpec `ebpf:"on_accept_denied_fexit"`
@@ -809,18 +769,12 @@ type GoshawkProgramSpecs struct {
 	OnAcceptKprobe             *ebpf.ProgramSpec `ebpf:"on_accept_kprobe"`
 	OnAcceptPairEnter          *ebpf.ProgramSpec `ebpf:"on_accept_pair_enter"`
 	OnAcceptPairExit           *ebpf.ProgramSpec `ebpf:"on_accept_pair_exit"`
-	OnAddKeyExit               *ebpf.ProgramSpec `ebpf:"on_add_key_exit"`
 	OnAddKeyFexit              *ebpf.ProgramSpec `ebpf:"on_add_key_fexit"`
 	OnAddKeyKprobe             *ebpf.ProgramSpec `ebpf:"on_add_key_kprobe"`
-	OnAddKeyKretprobe          *ebpf.ProgramSpec `ebpf:"on_add_key_kretprobe"`
 	OnAddKeyPairEnter          *ebpf.ProgramSpec `ebpf:"on_add_key_pair_enter"`
-	OnAddKeyPairExit           *ebpf.ProgramSpec `ebpf:"on_add_key_pair_exit"`
-	OnAdjtimexExit             *ebpf.ProgramSpec `ebpf:"on_adjtimex_exit"`
 	OnAdjtimexFexit            *ebpf.ProgramSpec `ebpf:"on_adjtimex_fexit"`
 	OnAdjtimexKprobe           *ebpf.ProgramSpec `ebpf:"on_adjtimex_kprobe"`
-	OnAdjtimexKretprobe        *ebpf.ProgramSpec `ebpf:"on_adjtimex_kretprobe"`
 	OnAdjtimexPairEnter        *ebpf.ProgramSpec `ebpf:"on_adjtimex_pair_enter"`
-	OnAdjtimexPairExit         *ebpf.ProgramSpec `ebpf:"on_adjtimex_pair_exit"`
 	OnBind4                    *ebpf.ProgramSpec `ebpf:"on_bind4"`
 	OnBind6                    *ebpf.ProgramSpec `ebpf:"on_bind6"`
 	OnBindDeniedFexit          *ebpf.ProgramSpec `ebpf:"on_bind_denied_fexit"`
@@ -839,7 +793,6 @@ type GoshawkProgramSpecs struct {
 	OnBpfPairEnter             *ebpf.ProgramSpec `ebpf:"on_bpf_pair_enter"`
 	OnBpfPairExit              *ebpf.ProgramSpec `ebpf:"on_bpf_pair_exit"`
 	OnCapsetPairEnter          *ebpf.ProgramSpec `ebpf:"on_capset_pair_enter"`
-	OnCapsetPairExit           *ebpf.ProgramSpec `ebpf:"on_capset_pair_exit"`
 	OnCgroupMkdirRawTp         *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_raw_tp"`
 	OnCgroupMkdirTpBtf         *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_tp_btf"`
 	OnCgroupMkdirTracepoint    *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_tracepoint"`
@@ -855,18 +808,12 @@ type GoshawkProgramSpecs struct {
 	OnChrootKretprobe          *ebpf.ProgramSpec `ebpf:"on_chroot_kretprobe"`
 	OnChrootPairEnter          *ebpf.ProgramSpec `ebpf:"on_chroot_pair_enter"`
 	OnChrootPairExit           *ebpf.ProgramSpec `ebpf:"on_chroot_pair_exit"`
-	OnClockAdjtimeExit         *ebpf.ProgramSpec `ebpf:"on_clock_adjtime_exit"`
 	OnClockAdjtimeFexit        *ebpf.ProgramSpec `ebpf:"on_clock_adjtime_fexit"`
 	OnClockAdjtimeKprobe       *ebpf.ProgramSpec `ebpf:"on_clock_adjtime_kprobe"`
-	OnClockAdjtimeKretprobe    *ebpf.ProgramSpec `ebpf:"on_clock_adjtime_kretprobe"`
 	OnClockAdjtimePairEnter    *ebpf.ProgramSpec `ebpf:"on_clock_adjtime_pair_enter"`
-	OnClockAdjtimePairExit     *ebpf.ProgramSpec `ebpf:"on_clock_adjtime_pair_exit"`
-	OnClockSettimeExit         *ebpf.ProgramSpec `ebpf:"on_clock_settime_exit"`
 	OnClockSettimeFexit        *ebpf.ProgramSpec `ebpf:"on_clock_settime_fexit"`
 	OnClockSettimeKprobe       *ebpf.ProgramSpec `ebpf:"on_clock_settime_kprobe"`
-	OnClockSettimeKretprobe    *ebpf.ProgramSpec `ebpf:"on_clock_settime_kretprobe"`
 	OnClockSettimePairEnter    *ebpf.ProgramSpec `ebpf:"on_clock_settime_pair_enter"`
-	OnClockSettimePairExit     *ebpf.ProgramSpec `ebpf:"on_clock_settime_pair_exit"`
 	OnCloneRawTp               *ebpf.ProgramSpec `ebpf:"on_clone_raw_tp"`
 	OnCloneTpBtf               *ebpf.ProgramSpec `ebpf:"on_clone_tp_btf"`
 	OnCommitFentry             *ebpf.ProgramSpec `ebpf:"on_commit_fentry"`
@@ -885,6 +832,7 @@ type GoshawkProgramSpecs struct {
 	OnConnectSentFexit         *ebpf.ProgramSpec `ebpf:"on_connect_sent_fexit"`
 	OnConnectSentKprobe        *ebpf.ProgramSpec `ebpf:"on_connect_sent_kprobe"`
 	OnConnectSentKretprobe     *ebpf.ProgramSpec `ebpf:"on_connect_sent_kretprobe"`
+	OnCredentialPairExit       *ebpf.ProgramSpec `ebpf:"on_credential_pair_exit"`
 	OnDnsEgress                *ebpf.ProgramSpec `ebpf:"on_dns_egress"`
 	OnDnsIngress               *ebpf.ProgramSpec `ebpf:"on_dns_ingress"`
 	OnExecRawTp                *ebpf.ProgramSpec `ebpf:"on_exec_raw_tp"`
@@ -969,30 +917,18 @@ type GoshawkProgramSpecs struct {
 	OnForkRawTp                *ebpf.ProgramSpec `ebpf:"on_fork_raw_tp"`
 	OnForkTpBtf                *ebpf.ProgramSpec `ebpf:"on_fork_tp_btf"`
 	OnForkTracepoint           *ebpf.ProgramSpec `ebpf:"on_fork_tracepoint"`
-	OnIoUringSetupExit         *ebpf.ProgramSpec `ebpf:"on_io_uring_setup_exit"`
 	OnIoUringSetupFexit        *ebpf.ProgramSpec `ebpf:"on_io_uring_setup_fexit"`
 	OnIoUringSetupKprobe       *ebpf.ProgramSpec `ebpf:"on_io_uring_setup_kprobe"`
-	OnIoUringSetupKretprobe    *ebpf.ProgramSpec `ebpf:"on_io_uring_setup_kretprobe"`
 	OnIoUringSetupPairEnter    *ebpf.ProgramSpec `ebpf:"on_io_uring_setup_pair_enter"`
-	OnIoUringSetupPairExit     *ebpf.ProgramSpec `ebpf:"on_io_uring_setup_pair_exit"`
-	OnKexecFileLoadExit        *ebpf.ProgramSpec `ebpf:"on_kexec_file_load_exit"`
 	OnKexecFileLoadFexit       *ebpf.ProgramSpec `ebpf:"on_kexec_file_load_fexit"`
 	OnKexecFileLoadKprobe      *ebpf.ProgramSpec `ebpf:"on_kexec_file_load_kprobe"`
-	OnKexecFileLoadKretprobe   *ebpf.ProgramSpec `ebpf:"on_kexec_file_load_kretprobe"`
 	OnKexecFileLoadPairEnter   *ebpf.ProgramSpec `ebpf:"on_kexec_file_load_pair_enter"`
-	OnKexecFileLoadPairExit    *ebpf.ProgramSpec `ebpf:"on_kexec_file_load_pair_exit"`
-	OnKexecLoadExit            *ebpf.ProgramSpec `ebpf:"on_kexec_load_exit"`
 	OnKexecLoadFexit           *ebpf.ProgramSpec `ebpf:"on_kexec_load_fexit"`
 	OnKexecLoadKprobe          *ebpf.ProgramSpec `ebpf:"on_kexec_load_kprobe"`
-	OnKexecLoadKretprobe       *ebpf.ProgramSpec `ebpf:"on_kexec_load_kretprobe"`
 	OnKexecLoadPairEnter       *ebpf.ProgramSpec `ebpf:"on_kexec_load_pair_enter"`
-	OnKexecLoadPairExit        *ebpf.ProgramSpec `ebpf:"on_kexec_load_pair_exit"`
-	OnKeyctlExit               *ebpf.ProgramSpec `ebpf:"on_keyctl_exit"`
 	OnKeyctlFexit              *ebpf.ProgramSpec `ebpf:"on_keyctl_fexit"`
 	OnKeyctlKprobe             *ebpf.ProgramSpec `ebpf:"on_keyctl_kprobe"`
-	OnKeyctlKretprobe          *ebpf.ProgramSpec `ebpf:"on_keyctl_kretprobe"`
 	OnKeyctlPairEnter          *ebpf.ProgramSpec `ebpf:"on_keyctl_pair_enter"`
-	OnKeyctlPairExit           *ebpf.ProgramSpec `ebpf:"on_keyctl_pair_exit"`
 	OnListenDeniedFexit        *ebpf.ProgramSpec `ebpf:"on_listen_denied_fexit"`
 	OnListenDeniedKprobe       *ebpf.ProgramSpec `ebpf:"on_listen_denied_kprobe"`
 	OnListenDeniedKretprobe    *ebpf.ProgramSpec `ebpf:"on_listen_denied_kretprobe"`
@@ -1068,23 +1004,19 @@ type GoshawkProgramSpecs struct {
 	OnPtraceKretprobe          *ebpf.ProgramSpec `ebpf:"on_ptrace_kretprobe"`
 	OnPtracePairEnter          *ebpf.ProgramSpec `ebpf:"on_ptrace_pair_enter"`
 	OnPtracePairExit           *ebpf.ProgramSpec `ebpf:"on_ptrace_pair_exit"`
-	OnRequestKeyExit           *ebpf.ProgramSpec `ebpf:"on_request_key_exit"`
+	OnRareExit                 *ebpf.ProgramSpec `ebpf:"on_rare_exit"`
+	OnRareKretprobe            *ebpf.ProgramSpec `ebpf:"on_rare_kretprobe"`
+	OnRarePairExit             *ebpf.ProgramSpec `ebpf:"on_rare_pair_exit"`
 	OnRequestKeyFexit          *ebpf.ProgramSpec `ebpf:"on_request_key_fexit"`
 	OnRequestKeyKprobe         *ebpf.ProgramSpec `ebpf:"on_request_key_kprobe"`
-	OnRequestKeyKretprobe      *ebpf.ProgramSpec `ebpf:"on_request_key_kretprobe"`
 	OnRequestKeyPairEnter      *ebpf.ProgramSpec `ebpf:"on_request_key_pair_enter"`
-	OnRequestKeyPairExit       *ebpf.ProgramSpec `ebpf:"on_request_key_pair_exit"`
 	OnSeed                     *ebpf.ProgramSpec `ebpf:"on_seed"`
 	OnSendmsg4                 *ebpf.ProgramSpec `ebpf:"on_sendmsg4"`
 	OnSendmsg6                 *ebpf.ProgramSpec `ebpf:"on_sendmsg6"`
 	OnSetfsgidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setfsgid_pair_enter"`
-	OnSetfsgidPairExit         *ebpf.ProgramSpec `ebpf:"on_setfsgid_pair_exit"`
 	OnSetfsuidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setfsuid_pair_enter"`
-	OnSetfsuidPairExit         *ebpf.ProgramSpec `ebpf:"on_setfsuid_pair_exit"`
 	OnSetgidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setgid_pair_enter"`
-	OnSetgidPairExit           *ebpf.ProgramSpec `ebpf:"on_setgid_pair_exit"`
 	OnSetgroupsPairEnter       *ebpf.ProgramSpec `ebpf:"on_setgroups_pair_enter"`
-	OnSetgroupsPairExit        *ebpf.ProgramSpec `ebpf:"on_setgroups_pair_exit"`
 	OnSetnsExit                *ebpf.ProgramSpec `ebpf:"on_setns_exit"`
 	OnSetnsFexit               *ebpf.ProgramSpec `ebpf:"on_setns_fexit"`
 	OnSetnsKprobe              *ebpf.ProgramSpec `ebpf:"on_setns_kprobe"`
@@ -1092,30 +1024,19 @@ type GoshawkProgramSpecs struct {
 	OnSetnsPairEnter           *ebpf.ProgramSpec `ebpf:"on_setns_pair_enter"`
 	OnSetnsPairExit            *ebpf.ProgramSpec `ebpf:"on_setns_pair_exit"`
 	OnSetregidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setregid_pair_enter"`
-	OnSetregidPairExit         *ebpf.ProgramSpec `ebpf:"on_setregid_pair_exit"`
 	OnSetresgidPairEnter       *ebpf.ProgramSpec `ebpf:"on_setresgid_pair_enter"`
-	OnSetresgidPairExit        *ebpf.ProgramSpec `ebpf:"on_setresgid_pair_exit"`
 	OnSetresuidPairEnter       *ebpf.ProgramSpec `ebpf:"on_setresuid_pair_enter"`
-	OnSetresuidPairExit        *ebpf.ProgramSpec `ebpf:"on_setresuid_pair_exit"`
 	OnSetreuidPairEnter        *ebpf.ProgramSpec `ebpf:"on_setreuid_pair_enter"`
-	OnSetreuidPairExit         *ebpf.ProgramSpec `ebpf:"on_setreuid_pair_exit"`
-	OnSettimeofdayExit         *ebpf.ProgramSpec `ebpf:"on_settimeofday_exit"`
 	OnSettimeofdayFexit        *ebpf.ProgramSpec `ebpf:"on_settimeofday_fexit"`
 	OnSettimeofdayKprobe       *ebpf.ProgramSpec `ebpf:"on_settimeofday_kprobe"`
-	OnSettimeofdayKretprobe    *ebpf.ProgramSpec `ebpf:"on_settimeofday_kretprobe"`
 	OnSettimeofdayPairEnter    *ebpf.ProgramSpec `ebpf:"on_settimeofday_pair_enter"`
-	OnSettimeofdayPairExit     *ebpf.ProgramSpec `ebpf:"on_settimeofday_pair_exit"`
 	OnSetuidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setuid_pair_enter"`
-	OnSetuidPairExit           *ebpf.ProgramSpec `ebpf:"on_setuid_pair_exit"`
 	OnSignalRawTp              *ebpf.ProgramSpec `ebpf:"on_signal_raw_tp"`
 	OnSignalTpBtf              *ebpf.ProgramSpec `ebpf:"on_signal_tp_btf"`
 	OnSignalTracepoint         *ebpf.ProgramSpec `ebpf:"on_signal_tracepoint"`
-	OnSocketExit               *ebpf.ProgramSpec `ebpf:"on_socket_exit"`
 	OnSocketFexit              *ebpf.ProgramSpec `ebpf:"on_socket_fexit"`
 	OnSocketKprobe             *ebpf.ProgramSpec `ebpf:"on_socket_kprobe"`
-	OnSocketKretprobe          *ebpf.ProgramSpec `ebpf:"on_socket_kretprobe"`
 	OnSocketPairEnter          *ebpf.ProgramSpec `ebpf:"on_socket_pair_enter"`
-	OnSocketPairExit           *ebpf.ProgramSpec `ebpf:"on_socket_pair_exit"`
 	OnStateRawTp               *ebpf.ProgramSpec `ebpf:"on_state_raw_tp"`
 	OnStateRawTpSecond         *ebpf.ProgramSpec `ebpf:"on_state_raw_tp_second"`
 	OnStateTpBtf               *ebpf.ProgramSpec `ebpf:"on_state_tp_btf"`
@@ -1195,6 +1116,7 @@ type GoshawkVariableSpecs struct {
 	OvlInode       *ebpf.VariableSpec `ebpf:"ovl_inode"`
 	OvlMetacopy    *ebpf.VariableSpec `ebpf:"ovl_metacopy"`
 	Preemptible    *ebpf.VariableSpec `ebpf:"preemptible"`
+	RareCalls      *ebpf.VariableSpec `ebpf:"rare_calls"`
 	TaskRegs       *ebpf.VariableSpec `ebpf:"task_regs"`
 	UringHook      *ebpf.VariableSpec `ebpf:"uring_hook"`
 	V1Controller   *ebpf.VariableSpec `ebpf:"v1_controller"`
@@ -1292,6 +1214,7 @@ type GoshawkVariables struct {
 	OvlInode       *ebpf.Variable `ebpf:"ovl_inode"`
 	OvlMetacopy    *ebpf.Variable `ebpf:"ovl_metacopy"`
 	Preemptible    *ebpf.Variable `ebpf:"preemptible"`
+	RareCalls      *ebpf.Variable `ebpf:"rare_calls"`
 	TaskRegs       *ebpf.Variable `ebpf:"task_regs"`
 	UringHook      *ebpf.Variable `ebpf:"uring_hook"`
 	V1Controller   *ebpf.Variable `ebpf:"v1_controller"`
@@ -1303,7 +1226,6 @@ type GoshawkVariables struct {
 //
 // It can be passed to LoadGoshawkObjects or ebpf.CollectionSpec.LoadAndAssign.
 type GoshawkPrograms struct {
-	OnAccept4Exit              *ebpf.Program `ebpf:"on_accept4_exit"`
 	OnAccept4PairEnter         *ebpf.Program `ebpf:"on_accept4_pair_enter"`
 	OnAccept4PairExit          *ebpf.Program `ebpf:"on_accept4_pair_exit"`
 	OnAcceptDeniedFexit        *ebpf.Program `ebpf:"on_accept_denied_fexit"`
@@ -1314,18 +1236,12 @@ type GoshawkPrograms struct {
 	OnAcceptKprobe             *ebpf.Program `ebpf:"on_accept_kprobe"`
 	OnAcceptPairEnter          *ebpf.Program `ebpf:"on_accept_pair_enter"`
 	OnAcceptPairExit           *ebpf.Program `ebpf:"on_accept_pair_exit"`
-	OnAddKeyExit               *ebpf.Program `ebpf:"on_add_key_exit"`
 	OnAddKeyFexit              *ebpf.Program `ebpf:"on_add_key_fexit"`
 	OnAddKeyKprobe             *ebpf.Program `ebpf:"on_add_key_kprobe"`
-	OnAddKeyKretprobe          *ebpf.Program `ebpf:"on_add_key_kretprobe"`
 	OnAddKeyPairEnter          *ebpf.Program `ebpf:"on_add_key_pair_enter"`
-	OnAddKeyPairExit           *ebpf.Program `ebpf:"on_add_key_pair_exit"`
-	OnAdjtimexExit             *ebpf.Program `ebpf:"on_adjtimex_exit"`
 	OnAdjtimexFexit            *ebpf.Program `ebpf:"on_adjtimex_fexit"`
 	OnAdjtimexKprobe           *ebpf.Program `ebpf:"on_adjtimex_kprobe"`
-	OnAdjtimexKretprobe        *ebpf.Program `ebpf:"on_adjtimex_kretprobe"`
 	OnAdjtimexPairEnter        *ebpf.Program `ebpf:"on_adjtimex_pair_enter"`
-	OnAdjtimexPairExit         *ebpf.Program `ebpf:"on_adjtimex_pair_exit"`
 	OnBind4                    *ebpf.Program `ebpf:"on_bind4"`
 	OnBind6                    *ebpf.Program `ebpf:"on_bind6"`
 	OnBindDeniedFexit          *ebpf.Program `ebpf:"on_bind_denied_fexit"`
@@ -1344,7 +1260,6 @@ type GoshawkPrograms struct {
 	OnBpfPairEnter             *ebpf.Program `ebpf:"on_bpf_pair_enter"`
 	OnBpfPairExit              *ebpf.Program `ebpf:"on_bpf_pair_exit"`
 	OnCapsetPairEnter          *ebpf.Program `ebpf:"on_capset_pair_enter"`
-	OnCapsetPairExit           *ebpf.Program `ebpf:"on_capset_pair_exit"`
 	OnCgroupMkdirRawTp         *ebpf.Program `ebpf:"on_cgroup_mkdir_raw_tp"`
 	OnCgroupMkdirTpBtf         *ebpf.Program `ebpf:"on_cgroup_mkdir_tp_btf"`
 	OnCgroupMkdirTracepoint    *ebpf.Program `ebpf:"on_cgroup_mkdir_tracepoint"`
@@ -1360,18 +1275,12 @@ type GoshawkPrograms struct {
 	OnChrootKretprobe          *ebpf.Program `ebpf:"on_chroot_kretprobe"`
 	OnChrootPairEnter          *ebpf.Program `ebpf:"on_chroot_pair_enter"`
 	OnChrootPairExit           *ebpf.Program `ebpf:"on_chroot_pair_exit"`
-	OnClockAdjtimeExit         *ebpf.Program `ebpf:"on_clock_adjtime_exit"`
 	OnClockAdjtimeFexit        *ebpf.Program `ebpf:"on_clock_adjtime_fexit"`
 	OnClockAdjtimeKprobe       *ebpf.Program `ebpf:"on_clock_adjtime_kprobe"`
-	OnClockAdjtimeKretprobe    *ebpf.Program `ebpf:"on_clock_adjtime_kretprobe"`
 	OnClockAdjtimePairEnter    *ebpf.Program `ebpf:"on_clock_adjtime_pair_enter"`
-	OnClockAdjtimePairExit     *ebpf.Program `ebpf:"on_clock_adjtime_pair_exit"`
-	OnClockSettimeExit         *ebpf.Program `ebpf:"on_clock_settime_exit"`
 	OnClockSettimeFexit        *ebpf.Program `ebpf:"on_clock_settime_fexit"`
 	OnClockSettimeKprobe       *ebpf.Program `ebpf:"on_clock_settime_kprobe"`
-	OnClockSettimeKretprobe    *ebpf.Program `ebpf:"on_clock_settime_kretprobe"`
 	OnClockSettimePairEnter    *ebpf.Program `ebpf:"on_clock_settime_pair_enter"`
-	OnClockSettimePairExit     *ebpf.Program `ebpf:"on_clock_settime_pair_exit"`
 	OnCloneRawTp               *ebpf.Program `ebpf:"on_clone_raw_tp"`
 	OnCloneTpBtf               *ebpf.Program `ebpf:"on_clone_tp_btf"`
 	OnCommitFentry             *ebpf.Program `ebpf:"on_commit_fentry"`
@@ -1390,6 +1299,7 @@ type GoshawkPrograms struct {
 	OnConnectSentFexit         *ebpf.Program `ebpf:"on_connect_sent_fexit"`
 	OnConnectSentKprobe        *ebpf.Program `ebpf:"on_connect_sent_kprobe"`
 	OnConnectSentKretprobe     *ebpf.Program `ebpf:"on_connect_sent_kretprobe"`
+	OnCredentialPairExit       *ebpf.Program `ebpf:"on_credential_pair_exit"`
 	OnDnsEgress                *ebpf.Program `ebpf:"on_dns_egress"`
 	OnDnsIngress               *ebpf.Program `ebpf:"on_dns_ingress"`
 	OnExecRawTp                *ebpf.Program `ebpf:"on_exec_raw_tp"`
@@ -1474,30 +1384,18 @@ type GoshawkPrograms struct {
 	OnForkRawTp                *ebpf.Program `ebpf:"on_fork_raw_tp"`
 	OnForkTpBtf                *ebpf.Program `ebpf:"on_fork_tp_btf"`
 	OnForkTracepoint           *ebpf.Program `ebpf:"on_fork_tracepoint"`
-	OnIoUringSetupExit         *ebpf.Program `ebpf:"on_io_uring_setup_exit"`
 	OnIoUringSetupFexit        *ebpf.Program `ebpf:"on_io_uring_setup_fexit"`
 	OnIoUringSetupKprobe       *ebpf.Program `ebpf:"on_io_uring_setup_kprobe"`
-	OnIoUringSetupKretprobe    *ebpf.Program `ebpf:"on_io_uring_setup_kretprobe"`
 	OnIoUringSetupPairEnter    *ebpf.Program `ebpf:"on_io_uring_setup_pair_enter"`
-	OnIoUringSetupPairExit     *ebpf.Program `ebpf:"on_io_uring_setup_pair_exit"`
-	OnKexecFileLoadExit        *ebpf.Program `ebpf:"on_kexec_file_load_exit"`
 	OnKexecFileLoadFexit       *ebpf.Program `ebpf:"on_kexec_file_load_fexit"`
 	OnKexecFileLoadKprobe      *ebpf.Program `ebpf:"on_kexec_file_load_kprobe"`
-	OnKexecFileLoadKretprobe   *ebpf.Program `ebpf:"on_kexec_file_load_kretprobe"`
 	OnKexecFileLoadPairEnter   *ebpf.Program `ebpf:"on_kexec_file_load_pair_enter"`
-	OnKexecFileLoadPairExit    *ebpf.Program `ebpf:"on_kexec_file_load_pair_exit"`
-	OnKexecLoadExit            *ebpf.Program `ebpf:"on_kexec_load_exit"`
 	OnKexecLoadFexit           *ebpf.Program `ebpf:"on_kexec_load_fexit"`
 	OnKexecLoadKprobe          *ebpf.Program `ebpf:"on_kexec_load_kprobe"`
-	OnKexecLoadKretprobe       *ebpf.Program `ebpf:"on_kexec_load_kretprobe"`
 	OnKexecLoadPairEnter       *ebpf.Program `ebpf:"on_kexec_load_pair_enter"`
-	OnKexecLoadPairExit        *ebpf.Program `ebpf:"on_kexec_load_pair_exit"`
-	OnKeyctlExit               *ebpf.Program `ebpf:"on_keyctl_exit"`
 	OnKeyctlFexit              *ebpf.Program `ebpf:"on_keyctl_fexit"`
 	OnKeyctlKprobe             *ebpf.Program `ebpf:"on_keyctl_kprobe"`
-	OnKeyctlKretprobe          *ebpf.Program `ebpf:"on_keyctl_kretprobe"`
 	OnKeyctlPairEnter          *ebpf.Program `ebpf:"on_keyctl_pair_enter"`
-	OnKeyctlPairExit           *ebpf.Program `ebpf:"on_keyctl_pair_exit"`
 	OnListenDeniedFexit        *ebpf.Program `ebpf:"on_listen_denied_fexit"`
 	OnListenDeniedKprobe       *ebpf.Program `ebpf:"on_listen_denied_kprobe"`
 	OnListenDeniedKretprobe    *ebpf.Program `ebpf:"on_listen_denied_kretprobe"`
@@ -1573,23 +1471,19 @@ type GoshawkPrograms struct {
 	OnPtraceKretprobe          *ebpf.Program `ebpf:"on_ptrace_kretprobe"`
 	OnPtracePairEnter          *ebpf.Program `ebpf:"on_ptrace_pair_enter"`
 	OnPtracePairExit           *ebpf.Program `ebpf:"on_ptrace_pair_exit"`
-	OnRequestKeyExit           *ebpf.Program `ebpf:"on_request_key_exit"`
+	OnRareExit                 *ebpf.Program `ebpf:"on_rare_exit"`
+	OnRareKretprobe            *ebpf.Program `ebpf:"on_rare_kretprobe"`
+	OnRarePairExit             *ebpf.Program `ebpf:"on_rare_pair_exit"`
 	OnRequestKeyFexit          *ebpf.Program `ebpf:"on_request_key_fexit"`
 	OnRequestKeyKprobe         *ebpf.Program `ebpf:"on_request_key_kprobe"`
-	OnRequestKeyKretprobe      *ebpf.Program `ebpf:"on_request_key_kretprobe"`
 	OnRequestKeyPairEnter      *ebpf.Program `ebpf:"on_request_key_pair_enter"`
-	OnRequestKeyPairExit       *ebpf.Program `ebpf:"on_request_key_pair_exit"`
 	OnSeed                     *ebpf.Program `ebpf:"on_seed"`
 	OnSendmsg4                 *ebpf.Program `ebpf:"on_sendmsg4"`
 	OnSendmsg6                 *ebpf.Program `ebpf:"on_sendmsg6"`
 	OnSetfsgidPairEnter        *ebpf.Program `ebpf:"on_setfsgid_pair_enter"`
-	OnSetfsgidPairExit         *ebpf.Program `ebpf:"on_setfsgid_pair_exit"`
 	OnSetfsuidPairEnter        *ebpf.Program `ebpf:"on_setfsuid_pair_enter"`
-	OnSetfsuidPairExit         *ebpf.Program `ebpf:"on_setfsuid_pair_exit"`
 	OnSetgidPairEnter          *ebpf.Program `ebpf:"on_setgid_pair_enter"`
-	OnSetgidPairExit           *ebpf.Program `ebpf:"on_setgid_pair_exit"`
 	OnSetgroupsPairEnter       *ebpf.Program `ebpf:"on_setgroups_pair_enter"`
-	OnSetgroupsPairExit        *ebpf.Program `ebpf:"on_setgroups_pair_exit"`
 	OnSetnsExit                *ebpf.Program `ebpf:"on_setns_exit"`
 	OnSetnsFexit               *ebpf.Program `ebpf:"on_setns_fexit"`
 	OnSetnsKprobe              *ebpf.Program `ebpf:"on_setns_kprobe"`
@@ -1597,30 +1491,19 @@ type GoshawkPrograms struct {
 	OnSetnsPairEnter           *ebpf.Program `ebpf:"on_setns_pair_enter"`
 	OnSetnsPairExit            *ebpf.Program `ebpf:"on_setns_pair_exit"`
 	OnSetregidPairEnter        *ebpf.Program `ebpf:"on_setregid_pair_enter"`
-	OnSetregidPairExit         *ebpf.Program `ebpf:"on_setregid_pair_exit"`
 	OnSetresgidPairEnter       *ebpf.Program `ebpf:"on_setresgid_pair_enter"`
-	OnSetresgidPairExit        *ebpf.Program `ebpf:"on_setresgid_pair_exit"`
 	OnSetresuidPairEnter       *ebpf.Program `ebpf:"on_setresuid_pair_enter"`
-	OnSetresuidPairExit        *ebpf.Program `ebpf:"on_setresuid_pair_exit"`
 	OnSetreuidPairEnter        *ebpf.Program `ebpf:"on_setreuid_pair_enter"`
-	OnSetreuidPairExit         *ebpf.Program `ebpf:"on_setreuid_pair_exit"`
-	OnSettimeofdayExit         *ebpf.Program `ebpf:"on_settimeofday_exit"`
 	OnSettimeofdayFexit        *ebpf.Program `ebpf:"on_settimeofday_fexit"`
 	OnSettimeofdayKprobe       *ebpf.Program `ebpf:"on_settimeofday_kprobe"`
-	OnSettimeofdayKretprobe    *ebpf.Program `ebpf:"on_settimeofday_kretprobe"`
 	OnSettimeofdayPairEnter    *ebpf.Program `ebpf:"on_settimeofday_pair_enter"`
-	OnSettimeofdayPairExit     *ebpf.Program `ebpf:"on_settimeofday_pair_exit"`
 	OnSetuidPairEnter          *ebpf.Program `ebpf:"on_setuid_pair_enter"`
-	OnSetuidPairExit           *ebpf.Program `ebpf:"on_setuid_pair_exit"`
 	OnSignalRawTp              *ebpf.Program `ebpf:"on_signal_raw_tp"`
 	OnSignalTpBtf              *ebpf.Program `ebpf:"on_signal_tp_btf"`
 	OnSignalTracepoint         *ebpf.Program `ebpf:"on_signal_tracepoint"`
-	OnSocketExit               *ebpf.Program `ebpf:"on_socket_exit"`
 	OnSocketFexit              *ebpf.Program `ebpf:"on_socket_fexit"`
 	OnSocketKprobe             *ebpf.Program `ebpf:"on_socket_kprobe"`
-	OnSocketKretprobe          *ebpf.Program `ebpf:"on_socket_kretprobe"`
 	OnSocketPairEnter          *ebpf.Program `ebpf:"on_socket_pair_enter"`
-	OnSocketPairExit           *ebpf.Program `ebpf:"on_socket_pair_exit"`
 	OnStateRawTp               *ebpf.Program `ebpf:"on_state_raw_tp"`
 	OnStateRawTpSecond         *ebpf.Program `ebpf:"on_state_raw_tp_second"`
 	OnStateTpBtf               *ebpf.Program `ebpf:"on_state_tp_btf"`
@@ -1648,7 +1531,6 @@ type GoshawkPrograms struct {
 
 func (p *GoshawkPrograms) Close() error {
 	return _GoshawkClose(
-		p.OnAccept4Exit,
 		p.OnAccept4PairEnter,
 		p.OnAccept4PairExit,
 		p.OnAcceptDeniedFexit,
@@ -1659,18 +1541,12 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnAcceptKprobe,
 		p.OnAcceptPairEnter,
 		p.OnAcceptPairExit,
-		p.OnAddKeyExit,
 		p.OnAddKeyFexit,
 		p.OnAddKeyKprobe,
-		p.OnAddKeyKretprobe,
 		p.OnAddKeyPairEnter,
-		p.OnAddKeyPairExit,
-		p.OnAdjtimexExit,
 		p.OnAdjtimexFexit,
 		p.OnAdjtimexKprobe,
-		p.OnAdjtimexKretprobe,
 		p.OnAdjtimexPairEnter,
-		p.OnAdjtimexPairExit,
 		p.OnBind4,
 		p.OnBind6,
 		p.OnBindDeniedFexit,
@@ -1689,7 +1565,6 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnBpfPairEnter,
 		p.OnBpfPairExit,
 		p.OnCapsetPairEnter,
-		p.OnCapsetPairExit,
 		p.OnCgroupMkdirRawTp,
 		p.OnCgroupMkdirTpBtf,
 		p.OnCgroupMkdirTracepoint,
@@ -1705,18 +1580,12 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnChrootKretprobe,
 		p.OnChrootPairEnter,
 		p.OnChrootPairExit,
-		p.OnClockAdjtimeExit,
 		p.OnClockAdjtimeFexit,
 		p.OnClockAdjtimeKprobe,
-		p.OnClockAdjtimeKretprobe,
 		p.OnClockAdjtimePairEnter,
-		p.OnClockAdjtimePairExit,
-		p.OnClockSettimeExit,
 		p.OnClockSettimeFexit,
 		p.OnClockSettimeKprobe,
-		p.OnClockSettimeKretprobe,
 		p.OnClockSettimePairEnter,
-		p.OnClockSettimePairExit,
 		p.OnCloneRawTp,
 		p.OnCloneTpBtf,
 		p.OnCommitFentry,
@@ -1735,6 +1604,7 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnConnectSentFexit,
 		p.OnConnectSentKprobe,
 		p.OnConnectSentKretprobe,
+		p.OnCredentialPairExit,
 		p.OnDnsEgress,
 		p.OnDnsIngress,
 		p.OnExecRawTp,
@@ -1819,30 +1689,18 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnForkRawTp,
 		p.OnForkTpBtf,
 		p.OnForkTracepoint,
-		p.OnIoUringSetupExit,
 		p.OnIoUringSetupFexit,
 		p.OnIoUringSetupKprobe,
-		p.OnIoUringSetupKretprobe,
 		p.OnIoUringSetupPairEnter,
-		p.OnIoUringSetupPairExit,
-		p.OnKexecFileLoadExit,
 		p.OnKexecFileLoadFexit,
 		p.OnKexecFileLoadKprobe,
-		p.OnKexecFileLoadKretprobe,
 		p.OnKexecFileLoadPairEnter,
-		p.OnKexecFileLoadPairExit,
-		p.OnKexecLoadExit,
 		p.OnKexecLoadFexit,
 		p.OnKexecLoadKprobe,
-		p.OnKexecLoadKretprobe,
 		p.OnKexecLoadPairEnter,
-		p.OnKexecLoadPairExit,
-		p.OnKeyctlExit,
 		p.OnKeyctlFexit,
 		p.OnKeyctlKprobe,
-		p.OnKeyctlKretprobe,
 		p.OnKeyctlPairEnter,
-		p.OnKeyctlPairExit,
 		p.OnListenDeniedFexit,
 		p.OnListenDeniedKprobe,
 		p.OnListenDeniedKretprobe,
@@ -1918,23 +1776,19 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnPtraceKretprobe,
 		p.OnPtracePairEnter,
 		p.OnPtracePairExit,
-		p.OnRequestKeyExit,
+		p.OnRareExit,
+		p.OnRareKretprobe,
+		p.OnRarePairExit,
 		p.OnRequestKeyFexit,
 		p.OnRequestKeyKprobe,
-		p.OnRequestKeyKretprobe,
 		p.OnRequestKeyPairEnter,
-		p.OnRequestKeyPairExit,
 		p.OnSeed,
 		p.OnSendmsg4,
 		p.OnSendmsg6,
 		p.OnSetfsgidPairEnter,
-		p.OnSetfsgidPairExit,
 		p.OnSetfsuidPairEnter,
-		p.OnSetfsuidPairExit,
 		p.OnSetgidPairEnter,
-		p.OnSetgidPairExit,
 		p.OnSetgroupsPairEnter,
-		p.OnSetgroupsPairExit,
 		p.OnSetnsExit,
 		p.OnSetnsFexit,
 		p.OnSetnsKprobe,
@@ -1942,30 +1796,19 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnSetnsPairEnter,
 		p.OnSetnsPairExit,
 		p.OnSetregidPairEnter,
-		p.OnSetregidPairExit,
 		p.OnSetresgidPairEnter,
-		p.OnSetresgidPairExit,
 		p.OnSetresuidPairEnter,
-		p.OnSetresuidPairExit,
 		p.OnSetreuidPairEnter,
-		p.OnSetreuidPairExit,
-		p.OnSettimeofdayExit,
 		p.OnSettimeofdayFexit,
 		p.OnSettimeofdayKprobe,
-		p.OnSettimeofdayKretprobe,
 		p.OnSettimeofdayPairEnter,
-		p.OnSettimeofdayPairExit,
 		p.OnSetuidPairEnter,
-		p.OnSetuidPairExit,
 		p.OnSignalRawTp,
 		p.OnSignalTpBtf,
 		p.OnSignalTracepoint,
-		p.OnSocketExit,
 		p.OnSocketFexit,
 		p.OnSocketKprobe,
-		p.OnSocketKretprobe,
 		p.OnSocketPairEnter,
-		p.OnSocketPairExit,
 		p.OnStateRawTp,
 		p.OnStateRawTpSecond,
 		p.OnStateTpBtf,

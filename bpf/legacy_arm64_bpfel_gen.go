@@ -65,7 +65,6 @@ const (
 	LegacyProgOnBpfPairExit                = "on_bpf_pair_exit"
 	LegacyProgOnBpfPlainKprobe             = "on_bpf_plain_kprobe"
 	LegacyProgOnCapsetPairEnter            = "on_capset_pair_enter"
-	LegacyProgOnCapsetPairExit             = "on_capset_pair_exit"
 	LegacyProgOnCgroupMkdirTracepoint      = "on_cgroup_mkdir_tracepoint"
 	LegacyProgOnCgroupRenameTracepoint     = "on_cgroup_rename_tracepoint"
 	LegacyProgOnCgroupRmdirTracepoint      = "on_cgroup_rmdir_tracepoint"
@@ -83,6 +82,7 @@ const (
 	LegacyProgOnConnectPairExit            = "on_connect_pair_exit"
 	LegacyProgOnConnectSentKprobe          = "on_connect_sent_kprobe"
 	LegacyProgOnConnectSentKretprobe       = "on_connect_sent_kretprobe"
+	LegacyProgOnCredentialPairExit         = "on_credential_pair_exit"
 	LegacyProgOnDatagram4Kprobe            = "on_datagram4_kprobe"
 	LegacyProgOnDatagram6Kprobe            = "on_datagram6_kprobe"
 	LegacyProgOnExecBegins                 = "on_exec_begins"
@@ -144,28 +144,19 @@ const (
 	LegacyProgOnQuestion6OldKprobe         = "on_question6_old_kprobe"
 	LegacyProgOnQuestionKprobe             = "on_question_kprobe"
 	LegacyProgOnSetfsgidPairEnter          = "on_setfsgid_pair_enter"
-	LegacyProgOnSetfsgidPairExit           = "on_setfsgid_pair_exit"
 	LegacyProgOnSetfsuidPairEnter          = "on_setfsuid_pair_enter"
-	LegacyProgOnSetfsuidPairExit           = "on_setfsuid_pair_exit"
 	LegacyProgOnSetgidPairEnter            = "on_setgid_pair_enter"
-	LegacyProgOnSetgidPairExit             = "on_setgid_pair_exit"
 	LegacyProgOnSetgroupsPairEnter         = "on_setgroups_pair_enter"
-	LegacyProgOnSetgroupsPairExit          = "on_setgroups_pair_exit"
 	LegacyProgOnSetnsKprobe                = "on_setns_kprobe"
 	LegacyProgOnSetnsKretprobe             = "on_setns_kretprobe"
 	LegacyProgOnSetnsPairEnter             = "on_setns_pair_enter"
 	LegacyProgOnSetnsPairExit              = "on_setns_pair_exit"
 	LegacyProgOnSetnsPlainKprobe           = "on_setns_plain_kprobe"
 	LegacyProgOnSetregidPairEnter          = "on_setregid_pair_enter"
-	LegacyProgOnSetregidPairExit           = "on_setregid_pair_exit"
 	LegacyProgOnSetresgidPairEnter         = "on_setresgid_pair_enter"
-	LegacyProgOnSetresgidPairExit          = "on_setresgid_pair_exit"
 	LegacyProgOnSetresuidPairEnter         = "on_setresuid_pair_enter"
-	LegacyProgOnSetresuidPairExit          = "on_setresuid_pair_exit"
 	LegacyProgOnSetreuidPairEnter          = "on_setreuid_pair_enter"
-	LegacyProgOnSetreuidPairExit           = "on_setreuid_pair_exit"
 	LegacyProgOnSetuidPairEnter            = "on_setuid_pair_enter"
-	LegacyProgOnSetuidPairExit             = "on_setuid_pair_exit"
 	LegacyProgOnSignalTracepoint           = "on_signal_tracepoint"
 	LegacyProgOnStateKprobe                = "on_state_kprobe"
 	LegacyProgOnStateTracepoint            = "on_state_tracepoint"
@@ -243,7 +234,6 @@ type LegacyProgramSpecs struct {
 	OnBpfPairExit                *ebpf.ProgramSpec `ebpf:"on_bpf_pair_exit"`
 	OnBpfPlainKprobe             *ebpf.ProgramSpec `ebpf:"on_bpf_plain_kprobe"`
 	OnCapsetPairEnter            *ebpf.ProgramSpec `ebpf:"on_capset_pair_enter"`
-	OnCapsetPairExit             *ebpf.ProgramSpec `ebpf:"on_capset_pair_exit"`
 	OnCgroupMkdirTracepoint      *ebpf.ProgramSpec `ebpf:"on_cgroup_mkdir_tracepoint"`
 	OnCgroupRenameTracepoint     *ebpf.ProgramSpec `ebpf:"on_cgroup_rename_tracepoint"`
 	OnCgroupRmdirTracepoint      *ebpf.ProgramSpec `ebpf:"on_cgroup_rmdir_tracepoint"`
@@ -261,6 +251,7 @@ type LegacyProgramSpecs struct {
 	OnConnectPairExit            *ebpf.ProgramSpec `ebpf:"on_connect_pair_exit"`
 	OnConnectSentKprobe          *ebpf.ProgramSpec `ebpf:"on_connect_sent_kprobe"`
 	OnConnectSentKretprobe       *ebpf.ProgramSpec `ebpf:"on_connect_sent_kretprobe"`
+	OnCredentialPairExit         *ebpf.ProgramSpec `ebpf:"on_credential_pair_exit"`
 	OnDatagram4Kprobe            *ebpf.ProgramSpec `ebpf:"on_datagram4_kprobe"`
 	OnDatagram6Kprobe            *ebpf.ProgramSpec `ebpf:"on_datagram6_kprobe"`
 	OnExecBegins                 *ebpf.ProgramSpec `ebpf:"on_exec_begins"`
@@ -322,28 +313,19 @@ type LegacyProgramSpecs struct {
 	OnQuestion6OldKprobe         *ebpf.ProgramSpec `ebpf:"on_question6_old_kprobe"`
 	OnQuestionKprobe             *ebpf.ProgramSpec `ebpf:"on_question_kprobe"`
 	OnSetfsgidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setfsgid_pair_enter"`
-	OnSetfsgidPairExit           *ebpf.ProgramSpec `ebpf:"on_setfsgid_pair_exit"`
 	OnSetfsuidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setfsuid_pair_enter"`
-	OnSetfsuidPairExit           *ebpf.ProgramSpec `ebpf:"on_setfsuid_pair_exit"`
 	OnSetgidPairEnter            *ebpf.ProgramSpec `ebpf:"on_setgid_pair_enter"`
-	OnSetgidPairExit             *ebpf.ProgramSpec `ebpf:"on_setgid_pair_exit"`
 	OnSetgroupsPairEnter         *ebpf.ProgramSpec `ebpf:"on_setgroups_pair_enter"`
-	OnSetgroupsPairExit          *ebpf.ProgramSpec `ebpf:"on_setgroups_pair_exit"`
 	OnSetnsKprobe                *ebpf.ProgramSpec `ebpf:"on_setns_kprobe"`
 	OnSetnsKretprobe             *ebpf.ProgramSpec `ebpf:"on_setns_kretprobe"`
 	OnSetnsPairEnter             *ebpf.ProgramSpec `ebpf:"on_setns_pair_enter"`
 	OnSetnsPairExit              *ebpf.ProgramSpec `ebpf:"on_setns_pair_exit"`
 	OnSetnsPlainKprobe           *ebpf.ProgramSpec `ebpf:"on_setns_plain_kprobe"`
 	OnSetregidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setregid_pair_enter"`
-	OnSetregidPairExit           *ebpf.ProgramSpec `ebpf:"on_setregid_pair_exit"`
 	OnSetresgidPairEnter         *ebpf.ProgramSpec `ebpf:"on_setresgid_pair_enter"`
-	OnSetresgidPairExit          *ebpf.ProgramSpec `ebpf:"on_setresgid_pair_exit"`
 	OnSetresuidPairEnter         *ebpf.ProgramSpec `ebpf:"on_setresuid_pair_enter"`
-	OnSetresuidPairExit          *ebpf.ProgramSpec `ebpf:"on_setresuid_pair_exit"`
 	OnSetreuidPairEnter          *ebpf.ProgramSpec `ebpf:"on_setreuid_pair_enter"`
-	OnSetreuidPairExit           *ebpf.ProgramSpec `ebpf:"on_setreuid_pair_exit"`
 	OnSetuidPairEnter            *ebpf.ProgramSpec `ebpf:"on_setuid_pair_enter"`
-	OnSetuidPairExit             *ebpf.ProgramSpec `ebpf:"on_setuid_pair_exit"`
 	OnSignalTracepoint           *ebpf.ProgramSpec `ebpf:"on_signal_tracepoint"`
 	OnStateKprobe                *ebpf.ProgramSpec `ebpf:"on_state_kprobe"`
 	OnStateTracepoint            *ebpf.ProgramSpec `ebpf:"on_state_tracepoint"`
@@ -470,7 +452,6 @@ type LegacyPrograms struct {
 	OnBpfPairExit                *ebpf.Program `ebpf:"on_bpf_pair_exit"`
 	OnBpfPlainKprobe             *ebpf.Program `ebpf:"on_bpf_plain_kprobe"`
 	OnCapsetPairEnter            *ebpf.Program `ebpf:"on_capset_pair_enter"`
-	OnCapsetPairExit             *ebpf.Program `ebpf:"on_capset_pair_exit"`
 	OnCgroupMkdirTracepoint      *ebpf.Program `ebpf:"on_cgroup_mkdir_tracepoint"`
 	OnCgroupRenameTracepoint     *ebpf.Program `ebpf:"on_cgroup_rename_tracepoint"`
 	OnCgroupRmdirTracepoint      *ebpf.Program `ebpf:"on_cgroup_rmdir_tracepoint"`
@@ -488,6 +469,7 @@ type LegacyPrograms struct {
 	OnConnectPairExit            *ebpf.Program `ebpf:"on_connect_pair_exit"`
 	OnConnectSentKprobe          *ebpf.Program `ebpf:"on_connect_sent_kprobe"`
 	OnConnectSentKretprobe       *ebpf.Program `ebpf:"on_connect_sent_kretprobe"`
+	OnCredentialPairExit         *ebpf.Program `ebpf:"on_credential_pair_exit"`
 	OnDatagram4Kprobe            *ebpf.Program `ebpf:"on_datagram4_kprobe"`
 	OnDatagram6Kprobe            *ebpf.Program `ebpf:"on_datagram6_kprobe"`
 	OnExecBegins                 *ebpf.Program `ebpf:"on_exec_begins"`
@@ -549,28 +531,19 @@ type LegacyPrograms struct {
 	OnQuestion6OldKprobe         *ebpf.Program `ebpf:"on_question6_old_kprobe"`
 	OnQuestionKprobe             *ebpf.Program `ebpf:"on_question_kprobe"`
 	OnSetfsgidPairEnter          *ebpf.Program `ebpf:"on_setfsgid_pair_enter"`
-	OnSetfsgidPairExit           *ebpf.Program `ebpf:"on_setfsgid_pair_exit"`
 	OnSetfsuidPairEnter          *ebpf.Program `ebpf:"on_setfsuid_pair_enter"`
-	OnSetfsuidPairExit           *ebpf.Program `ebpf:"on_setfsuid_pair_exit"`
 	OnSetgidPairEnter            *ebpf.Program `ebpf:"on_setgid_pair_enter"`
-	OnSetgidPairExit             *ebpf.Program `ebpf:"on_setgid_pair_exit"`
 	OnSetgroupsPairEnter         *ebpf.Program `ebpf:"on_setgroups_pair_enter"`
-	OnSetgroupsPairExit          *ebpf.Program `ebpf:"on_setgroups_pair_exit"`
 	OnSetnsKprobe                *ebpf.Program `ebpf:"on_setns_kprobe"`
 	OnSetnsKretprobe             *ebpf.Program `ebpf:"on_setns_kretprobe"`
 	OnSetnsPairEnter             *ebpf.Program `ebpf:"on_setns_pair_enter"`
 	OnSetnsPairExit              *ebpf.Program `ebpf:"on_setns_pair_exit"`
 	OnSetnsPlainKprobe           *ebpf.Program `ebpf:"on_setns_plain_kprobe"`
 	OnSetregidPairEnter          *ebpf.Program `ebpf:"on_setregid_pair_enter"`
-	OnSetregidPairExit           *ebpf.Program `ebpf:"on_setregid_pair_exit"`
 	OnSetresgidPairEnter         *ebpf.Program `ebpf:"on_setresgid_pair_enter"`
-	OnSetresgidPairExit          *ebpf.Program `ebpf:"on_setresgid_pair_exit"`
 	OnSetresuidPairEnter         *ebpf.Program `ebpf:"on_setresuid_pair_enter"`
-	OnSetresuidPairExit          *ebpf.Program `ebpf:"on_setresuid_pair_exit"`
 	OnSetreuidPairEnter          *ebpf.Program `ebpf:"on_setreuid_pair_enter"`
-	OnSetreuidPairExit           *ebpf.Program `ebpf:"on_setreuid_pair_exit"`
 	OnSetuidPairEnter            *ebpf.Program `ebpf:"on_setuid_pair_enter"`
-	OnSetuidPairExit             *ebpf.Program `ebpf:"on_setuid_pair_exit"`
 	OnSignalTracepoint           *ebpf.Program `ebpf:"on_signal_tracepoint"`
 	OnStateKprobe                *ebpf.Program `ebpf:"on_state_kprobe"`
 	OnStateTracepoint            *ebpf.Program `ebpf:"on_state_tracepoint"`
@@ -608,7 +581,6 @@ func (p *LegacyPrograms) Close() error {
 		p.OnBpfPairExit,
 		p.OnBpfPlainKprobe,
 		p.OnCapsetPairEnter,
-		p.OnCapsetPairExit,
 		p.OnCgroupMkdirTracepoint,
 		p.OnCgroupRenameTracepoint,
 		p.OnCgroupRmdirTracepoint,
@@ -626,6 +598,7 @@ func (p *LegacyPrograms) Close() error {
 		p.OnConnectPairExit,
 		p.OnConnectSentKprobe,
 		p.OnConnectSentKretprobe,
+		p.OnCredentialPairExit,
 		p.OnDatagram4Kprobe,
 		p.OnDatagram6Kprobe,
 		p.OnExecBegins,
@@ -687,28 +660,19 @@ func (p *LegacyPrograms) Close() error {
 		p.OnQuestion6OldKprobe,
 		p.OnQuestionKprobe,
 		p.OnSetfsgidPairEnter,
-		p.OnSetfsgidPairExit,
 		p.OnSetfsuidPairEnter,
-		p.OnSetfsuidPairExit,
 		p.OnSetgidPairEnter,
-		p.OnSetgidPairExit,
 		p.OnSetgroupsPairEnter,
-		p.OnSetgroupsPairExit,
 		p.OnSetnsKprobe,
 		p.OnSetnsKretprobe,
 		p.OnSetnsPairEnter,
 		p.OnSetnsPairExit,
 		p.OnSetnsPlainKprobe,
 		p.OnSetregidPairEnter,
-		p.OnSetregidPairExit,
 		p.OnSetresgidPairEnter,
-		p.OnSetresgidPairExit,
 		p.OnSetresuidPairEnter,
-		p.OnSetresuidPairExit,
 		p.OnSetreuidPairEnter,
-		p.OnSetreuidPairExit,
 		p.OnSetuidPairEnter,
-		p.OnSetuidPairExit,
 		p.OnSignalTracepoint,
 		p.OnStateKprobe,
 		p.OnStateTracepoint,

@@ -23,11 +23,11 @@ static __always_inline u32 user_u32(u64 at)
 	return n;
 }
 
-static __always_inline bool is_rare(const struct act *a)
+static __always_inline bool is_rare(const struct act *a, u32 call)
 {
 	u64 n = a->args[0];
 
-	switch (a->call) {
+	switch (call) {
 	case ACT_SOCKET:
 		return (u32)n == AF_PACKET || (a->args[1] & SOCK_TYPE_MASK) == SOCK_RAW;
 	case ACT_SETTIMEOFDAY: /* else the time zone alone */
@@ -42,11 +42,19 @@ static __always_inline bool is_rare(const struct act *a)
 	return true;
 }
 
-static __always_inline void put_rare(struct build *b, struct rec_act *r, struct task_struct *t, const struct act *a)
+static __always_inline void put_rare(struct build *b, struct rec_act *r, struct task_struct *t, const struct act *a, u32 call, const bool paths)
 {
 	struct file *file;
 
-	switch (a->call) {
+	if (paths) {
+		if (a->args[2])
+			put_str(b, (void *)a->args[3], true, &r->source);
+		file = file_of(t, a->args[0]);
+		if (file && !put_path(b, this_cpu(), BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry), &r->target, PATH_STEPS))
+			r->head.flags |= FLAG_PATH_CUT;
+		return;
+	}
+	switch (call) {
 	case ACT_IO_URING_SETUP: /* io_uring_params.flags */
 		r->value = user_u32(a->args[1] + 8);
 		break;
@@ -62,13 +70,6 @@ static __always_inline void put_rare(struct build *b, struct rec_act *r, struct 
 	case ACT_ADJTIMEX:
 		bpf_probe_read_user(&r->object, sizeof(r->object), (void *)a->args[0] + 72);
 		break;
-	case ACT_KEXEC_FILE_LOAD:
-		if (a->args[2])
-			put_str(b, (void *)a->args[3], true, &r->source);
-		file = file_of(t, a->args[0]);
-		if (file && !put_path(b, this_cpu(), BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry), &r->target, PATH_STEPS))
-			r->head.flags |= FLAG_PATH_CUT;
-		break;
 	case ACT_KEYCTL:
 		if (a->args[0] == 1 && a->args[1]) /* KEYCTL_JOIN_SESSION_KEYRING */
 			put_str(b, (void *)a->args[1], true, &r->source);
@@ -81,16 +82,77 @@ static __always_inline void put_rare(struct build *b, struct rec_act *r, struct 
 	}
 }
 
-ACT(socket, KIND_SYSCALL, ACT_SOCKET, 3)
-ACT(io_uring_setup, KIND_SYSCALL, ACT_IO_URING_SETUP, 2)
-ACT(kexec_load, KIND_SYSCALL, ACT_KEXEC_LOAD, 4)
-ACT(kexec_file_load, KIND_SYSCALL, ACT_KEXEC_FILE_LOAD, 5)
-ACT(settimeofday, KIND_SYSCALL, ACT_SETTIMEOFDAY, 2)
-ACT(clock_settime, KIND_SYSCALL, ACT_CLOCK_SETTIME, 2)
-ACT(clock_adjtime, KIND_SYSCALL, ACT_CLOCK_ADJTIME, 2)
-ACT(adjtimex, KIND_SYSCALL, ACT_ADJTIMEX, 1)
-ACT(keyctl, KIND_SYSCALL, ACT_KEYCTL, 5)
-ACT(add_key, KIND_SYSCALL, ACT_ADD_KEY, 5)
-ACT(request_key, KIND_SYSCALL, ACT_REQUEST_KEY, 4)
+SHARED int emit_rare(const struct act *a, u32 call, long ret) { return put_act(a, call, ret, GROUP_RARE); }
+
+SHARED int emit_rare_path(const struct act *a, u32 call, long ret) { return put_act(a, call, ret, GROUP_RARE_PATH); }
+
+static __always_inline int rare_done(const struct act *a, u32 call, long ret)
+{
+	if (!is_rare(a, call))
+		return 0;
+	hold_cpu();
+	return release_cpu(call == ACT_KEXEC_FILE_LOAD ? emit_rare_path(a, call, ret) : emit_rare(a, call, ret));
+}
+
+/* Which of these calls a number is, an enum act_call; 0: none. */
+const volatile u8 rare_calls[512];
+
+/* Where the kernel allows it one program stands at all of them: each would cost as much to load. */
+SEC("tracepoint/syscalls/sys_exit_socket")
+int on_rare_exit(struct trace_event_raw_sys_exit *ctx)
+{
+	u32 call = rare_calls[ctx->id & 511];
+	struct act a = ACT_OF(KIND_SYSCALL, call);
+
+	if (call < ACT_SOCKET)
+		return 0;
+	act_of_regs(&a, (void *)bpf_task_pt_regs(bpf_get_current_task_btf()));
+	return rare_done(&a, call, ctx->ret);
+}
+
+static __always_inline int rare_ends(long ret)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct act a, *begun = bpf_map_lookup_elem(&acts, &tid);
+	u32 call;
+
+	if (!begun)
+		return 0;
+	a = *begun;
+	call = a.call;
+	if (call < ACT_SOCKET)
+		return 0;
+	bpf_map_delete_elem(&acts, &tid);
+	return rare_done(&a, call, ret);
+}
+
+SEC("tracepoint/syscalls/sys_exit_socket")
+int on_rare_pair_exit(struct trace_event_raw_sys_exit *ctx)
+{
+	return rare_ends(ctx->ret);
+}
+
+SEC("kretprobe/socket")
+int on_rare_kretprobe(struct pt_regs *ctx)
+{
+	return rare_ends(FUNC_RESULT(ctx));
+}
+
+#define RARE(name, which, n)                  \
+	ACT_FEXIT(name, KIND_SYSCALL, which, rare_done) \
+	ACT_CALLED(name, KIND_SYSCALL, which) \
+	ACT_ENTER(name, KIND_SYSCALL, which, n)
+
+RARE(socket, ACT_SOCKET, 3)
+RARE(io_uring_setup, ACT_IO_URING_SETUP, 2)
+RARE(kexec_load, ACT_KEXEC_LOAD, 4)
+RARE(kexec_file_load, ACT_KEXEC_FILE_LOAD, 5)
+RARE(settimeofday, ACT_SETTIMEOFDAY, 2)
+RARE(clock_settime, ACT_CLOCK_SETTIME, 2)
+RARE(clock_adjtime, ACT_CLOCK_ADJTIME, 2)
+RARE(adjtimex, ACT_ADJTIMEX, 1)
+RARE(keyctl, ACT_KEYCTL, 5)
+RARE(add_key, ACT_ADD_KEY, 5)
+RARE(request_key, ACT_REQUEST_KEY, 4)
 
 #endif

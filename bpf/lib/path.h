@@ -10,8 +10,8 @@
  * Two loops of few turns in place of one of many: the verifier walks each on its own, and
  * there is one look-up and one call for WALK_STEPS names.
  */
-#define WALK_STEPS 48
-#define WALKS 44
+#define WALK_STEPS 16
+#define WALKS 132
 #define PATH_BYTES 4096
 #define NAME_BYTES 256
 

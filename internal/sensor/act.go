@@ -217,3 +217,23 @@ func namespaceNames(flags uint64) string {
 	b, _ := namespaces.AppendNames(nil, uint64(uint32(flags)), ',')
 	return string(b)
 }
+
+// rareNumbers says which of the calls of bpf/rare.bpf.h a system call's number is, 0 none of them.
+func rareNumbers() (calls [512]uint8) {
+	for number, call := range map[int]bpf.GoshawkActCall{
+		unix.SYS_SOCKET:          bpf.GoshawkActCallACT_SOCKET,
+		unix.SYS_IO_URING_SETUP:  bpf.GoshawkActCallACT_IO_URING_SETUP,
+		unix.SYS_KEXEC_LOAD:      bpf.GoshawkActCallACT_KEXEC_LOAD,
+		unix.SYS_KEXEC_FILE_LOAD: bpf.GoshawkActCallACT_KEXEC_FILE_LOAD,
+		unix.SYS_SETTIMEOFDAY:    bpf.GoshawkActCallACT_SETTIMEOFDAY,
+		unix.SYS_CLOCK_SETTIME:   bpf.GoshawkActCallACT_CLOCK_SETTIME,
+		unix.SYS_CLOCK_ADJTIME:   bpf.GoshawkActCallACT_CLOCK_ADJTIME,
+		unix.SYS_ADJTIMEX:        bpf.GoshawkActCallACT_ADJTIMEX,
+		unix.SYS_KEYCTL:          bpf.GoshawkActCallACT_KEYCTL,
+		unix.SYS_ADD_KEY:         bpf.GoshawkActCallACT_ADD_KEY,
+		unix.SYS_REQUEST_KEY:     bpf.GoshawkActCallACT_REQUEST_KEY,
+	} {
+		calls[number] = uint8(call)
+	}
+	return calls
+}

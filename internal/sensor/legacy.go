@@ -88,7 +88,7 @@ var legacyHooks = []hook{
 	}},
 	{"credential", []event.ID{event.KindCredential}, []tier{
 		{"kprobe", []string{"on_commit_kprobe"}},
-		{"tracepoint_pair", pairs(credentialNames...)},
+		{"tracepoint_pair", credentialPairs()},
 	}},
 	{"ptrace", []event.ID{event.KindPtrace}, legacyActs("ptrace", "process_vm_readv", "process_vm_writev")},
 	{"signal", []event.ID{event.KindSignal}, []tier{{"tracepoint", []string{"on_signal_tracepoint"}}}},

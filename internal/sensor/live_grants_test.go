@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/goshawk-project/goshawk/internal/procfs"
+	"github.com/goshawk-project/goshawk/internal/selection"
 )
 
 // A grant is what this kernel says to one tier of a hook.
@@ -48,7 +49,7 @@ func grants(t *testing.T, obj *object) []grant {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := Options{FS: procfs.At(""), Env: []string{"PATH"}}
+	o := Options{FS: procfs.At(""), Env: []string{"PATH"}, Files: new(selection.Set)}
 	cache := btf.NewCache()
 	if err := configure(obj, spec, &o, kindMask(nil), cache, nil); err != nil {
 		t.Fatal(err)
@@ -59,7 +60,7 @@ func grants(t *testing.T, obj *object) []grant {
 		t.Fatal(err)
 	}
 	defer base.Close()
-	l := loader{spec: spec, maps: base.Maps, cache: cache, denied: map[string]error{}, fs: o.FS}
+	l := loader{spec: spec, maps: base.Maps, cache: cache, tried: map[string]bool{}, denied: map[string]error{}, fs: o.FS}
 	defer func() {
 		if err := l.close(); err != nil {
 			t.Error(err)

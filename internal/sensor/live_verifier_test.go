@@ -10,11 +10,16 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/goshawk-project/goshawk/internal/procfs"
+	"github.com/goshawk-project/goshawk/internal/selection"
 )
 
 // maxVerified bounds what the verifier has to walk through for one program, as a measure of
 // the time that starting takes.
 const maxVerified = 20000
+
+// maxStart bounds it for all programs of a start with every kind: what starting takes is mostly that, and the
+// same on a busy machine.
+const maxStart = 200_000
 
 // noField is what a program calls where a structure has no such field (0xbad2310, from libbpf): a
 // fault of ours, and no helper that is missing.
@@ -38,7 +43,7 @@ func verify(t *testing.T, obj *object) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := Options{FS: procfs.At(""), Env: []string{"PATH"}}
+	o := Options{FS: procfs.At(""), Env: []string{"PATH"}, Files: new(selection.Set)}
 	if err := configure(obj, spec, &o, kindMask(nil), btf.NewCache(), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +56,7 @@ func verify(t *testing.T, obj *object) {
 	l := loader{spec: spec, maps: base.Maps, cache: btf.NewCache(), fs: o.FS}
 	var entries []string
 	if !obj.perf {
-		entries = append(entries, "on_seed", "on_file_seed")
+		entries = append(entries, seedProgram, fileSeedProgram)
 	}
 	for _, h := range obj.hooks {
 		if h.absent(procfs.At("")) { // and so are the types that its programs name
@@ -120,4 +125,33 @@ func verify(t *testing.T, obj *object) {
 		t.Fatalf("all together: %v", err)
 	}
 	c.Close()
+}
+
+// Starting stays cheap: what the verifier walks through for all that is attached does not grow unseen.
+func TestLiveStart(t *testing.T) {
+	l := watch(t, Options{})
+	sum, programs := uint32(0), 0
+	add := func(p *ebpf.Program) {
+		info, err := p.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, ok := info.VerifiedInstructions()
+		if !ok {
+			t.Skip("this kernel does not tell what the verifier walked (from 5.16 on)")
+		}
+		sum, programs = sum+n, programs+1
+	}
+	for _, h := range l.s.hooks {
+		for _, p := range h.programs {
+			add(p)
+		}
+	}
+	if l.s.seed != nil {
+		add(l.s.seed.Programs[seedProgram])
+	}
+	t.Logf("the verifier walked %d instructions of %d programs", sum, programs)
+	if sum > maxStart {
+		t.Errorf("the verifier walked %d instructions for a start, want at most %d", sum, maxStart)
+	}
 }

@@ -14,6 +14,12 @@ import (
 	"github.com/goshawk-project/goshawk/internal/procfs"
 )
 
+// The iterators: of tasks, and of the files that they have open. No hook names them.
+const (
+	seedProgram     = "on_seed"
+	fileSeedProgram = "on_file_seed"
+)
+
 // Seed tells of every process that runs now, in no order: an Exec with Fidelity state. It
 // takes them from the kernel's task iterator, with exact start times; where that is refused,
 // or passes over a process (some machines hide pid 1 from it), from /proc, whose start times
@@ -60,7 +66,7 @@ func (s *Sensor) iterate() ([]byte, error) {
 	if s.seed == nil {
 		return nil, s.seedRefused
 	}
-	return iterate(s.seed.Programs["on_seed"])
+	return iterate(s.seed.Programs[seedProgram])
 }
 
 // iterate runs an iterator to its end, and returns what it wrote.

@@ -108,6 +108,13 @@ func (s *Sensor) open() error {
 	if s.object, err = choose(o.Object); err != nil {
 		return err
 	}
+	cache := btf.NewCache()
+	if o.BTF == "" {
+		// Reading the kernel's types takes as long as reading the object.
+		var reading sync.WaitGroup
+		reading.Go(func() { _, _ = cache.Kernel() }) // who needs them hears the error
+		defer reading.Wait()
+	}
 	spec, err := s.object.spec()
 	if err != nil {
 		return fmt.Errorf("read BPF object: %w", err)
@@ -117,7 +124,6 @@ func (s *Sensor) open() error {
 	for _, k := range o.Also {
 		wanted |= 1 << k
 	}
-	cache := btf.NewCache()
 	var types *btf.Spec
 	if o.BTF != "" {
 		if types, err = LoadTypes(o.BTF); err != nil {
@@ -127,7 +133,7 @@ func (s *Sensor) open() error {
 	if err := configure(s.object, spec, o, wanted, cache, types); err != nil {
 		return err
 	}
-	l := loader{spec: spec, cache: cache, types: types, forced: o.Tiers, denied: map[string]error{}, fs: o.FS, wantFiles: o.Files != nil}
+	l := loader{spec: spec, cache: cache, types: types, forced: o.Tiers, tried: map[string]bool{}, denied: map[string]error{}, fs: o.FS, wantFiles: o.Files != nil}
 	base, err := ebpf.NewCollection(&ebpf.CollectionSpec{
 		Maps: spec.Maps, Variables: spec.Variables, Types: spec.Types, ByteOrder: spec.ByteOrder})
 	if err != nil {
@@ -161,7 +167,7 @@ func (s *Sensor) open() error {
 		if s.watched, err = newWatched(o.FS, s.maps["file_roots"]); err != nil {
 			return err
 		}
-		s.watched.opened, s.watched.refused = l.load(placeOf("on_file_seed"))
+		s.watched.opened, s.watched.refused = l.load(placeOf(fileSeedProgram))
 	}
 	if err := s.startFiles(); err != nil {
 		return err
@@ -169,7 +175,7 @@ func (s *Sensor) open() error {
 	if s.object.perf {
 		s.seedRefused = fmt.Errorf("BPF iterators: %w", ebpf.ErrNotSupported)
 	} else {
-		s.seed, s.seedRefused = l.load(placeOf("on_seed"))
+		s.seed, s.seedRefused = l.load(placeOf(seedProgram))
 	}
 	if err := s.tellHooks(spec); err != nil {
 		return err
@@ -215,7 +221,14 @@ func configure(obj *object, spec *ebpf.CollectionSpec, o *Options, wanted uint64
 		}
 	}
 	controller, hierarchy := o.v1(cache, types)
-	values := fileArguments(cache)
+	values := map[string]any{}
+	if o.Files != nil {
+		values = fileArguments(cache)
+	} else { // nothing of hook file is loaded
+		for _, name := range []string{"file_roots", "file_calls", "file_opens"} {
+			spec.Maps[name].MaxEntries = 1
+		}
+	}
 	maps.Copy(values, map[string]any{
 		"v1_controller":    int32(controller),
 		"v1_hierarchy":     int32(hierarchy),
@@ -223,6 +236,7 @@ func configure(obj *object, spec *ebpf.CollectionSpec, o *Options, wanted uint64
 		"ovl_metacopy":     kernelAtLeast(4, 19),
 		"cgroup_path_told": kernelAtLeast(4, 19),
 		"kinds":            wanted,
+		"rare_calls":       rareNumbers(),
 		"with_env":         len(o.Env) > 0,
 		"iterator_slot":    uint32(cpus),
 		"preemptible":      kernelAtLeast(6, 15),

@@ -109,7 +109,7 @@ func (w *watched) watch(set *selection.Set) error {
 	}
 	w.now.Store(next)
 	if w.opened != nil {
-		if _, err := iterate(w.opened.Programs["on_file_seed"]); err != nil {
+		if _, err := iterate(w.opened.Programs[fileSeedProgram]); err != nil {
 			return fmt.Errorf("look for files that are open: %w", err)
 		}
 	}

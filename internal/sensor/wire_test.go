@@ -212,7 +212,7 @@ func TestHooksComplete(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			used := map[string]string{"on_seed": "seed", "on_file_seed": FileHook} // program → hook
+			used := map[string]string{seedProgram: "seed", fileSeedProgram: FileHook} // program → hook
 			hooked := map[event.ID]bool{}
 			for _, h := range o.hooks {
 				for _, k := range h.kinds {
