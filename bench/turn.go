@@ -70,8 +70,9 @@ type turn struct {
 	side   string
 	costs  map[load]cost
 	memory memory
-	idle   float64 // share of a core that the side's tasks took when nothing happened; -1 not measured
-	others float64 // share of the machine that was spent by nobody that we know
+	ready  time.Duration // from its start until it watches; 0 of a side that is not goshawk
+	idle   float64       // share of a core that the side's tasks took when nothing happened; -1 not measured
+	others float64       // share of the machine that was spent by nobody that we know
 }
 
 // all gives every side its turn, as often as there are rounds. The order moves on by one
@@ -105,10 +106,14 @@ func (b *bench) turn(ctx context.Context, s side, round int) (t turn, err error)
 			err = fmt.Errorf("stop: %w", e)
 		}
 	}()
+	begin := time.Now()
 	if err := s.start(ctx); err != nil {
 		return t, fmt.Errorf("start: %w", err)
 	}
 	t = turn{side: s.name(), costs: map[load]cost{}, idle: -1}
+	if _, ok := s.(*goshawk); ok {
+		t.ready = time.Since(begin)
+	}
 	machine, err := readMachine()
 	if err != nil {
 		return t, err

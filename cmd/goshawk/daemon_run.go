@@ -190,7 +190,9 @@ func writePID(path string) error {
 // open opens all parts but the socket.
 func (d *daemon) open(ctx context.Context, memory *memory, out io.Writer) (err error) {
 	fs := procfs.At(d.options.hostRoot)
-	if err := d.openWatch(ctx); err != nil {
+	err = d.openWatch(ctx)
+	memory.loaded()
+	if err != nil {
 		return err
 	}
 	d.events = d.watch.store

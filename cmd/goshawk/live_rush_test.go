@@ -139,7 +139,7 @@ func TestLiveContainerRush(t *testing.T) {
 	if known < n/2 {
 		t.Errorf("of %d containers only %d have an image", n, known)
 	}
-	if memory > 80<<20 {
+	if memory > 64<<20 {
 		t.Errorf("%d bytes of peak memory", memory)
 	}
 }

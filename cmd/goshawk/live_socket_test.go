@@ -91,7 +91,7 @@ func TestLiveEveryConnection(t *testing.T) {
 		}
 	}
 	t.Logf("lost %v, peak memory %d MB", lost, memory>>20)
-	if memory > 80<<20 {
+	if memory > 64<<20 {
 		t.Errorf("%d bytes of peak memory", memory)
 	}
 }

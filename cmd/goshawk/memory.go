@@ -10,31 +10,46 @@ import (
 	"github.com/goshawk-project/goshawk/internal/procfs"
 )
 
-// The agent is to stay below 80 MB of resident memory under load, of which it has had 70 once its
-// programs are loaded. The rings, which are mapped twice, and the binary's own pages take about 27 of them; agentMemory is for Go,
-// whose live heap is about 10 MB then and at most about 34. The limit is soft: past it the
-// collector works harder.
+// The agent is to stay below 64 MB of resident memory under load. The rings, which are mapped
+// twice, and the binary's own pages take about 27 of them; agentMemory is for Go, whose live heap
+// is about 10 MB then and at most about 34. The limit is soft: past it the collector works harder.
+// While programs are loaded, 40 MB are needed one after the other and few of them for long: there the
+// limit alone says when to collect, and is lower for that.
 const (
-	gcPercent   = 80
-	agentMemory = 36 << 20
-	queryMemory = 80 << 20 // what one query may hold, and a little
+	gcPercent     = 80
+	agentMemory   = 36 << 20
+	loadingMemory = 30 << 20
+	queryMemory   = 80 << 20 // what one query may hold, and a little
 )
 
 // memory tells the collector how much this process may hold now. It does nothing when the
 // environment has a say (GOGC, GOMEMLIMIT).
 type memory struct {
 	mu      sync.Mutex
+	base    int64 // bytes without queries
 	queries int64
 	fixed   bool
 }
 
+// newMemory is for a process that loads programs, until it says that they are loaded.
 func newMemory() *memory {
+	m := &memory{base: loadingMemory, fixed: os.Getenv("GOMEMLIMIT") != ""}
+	if os.Getenv("GOGC") == "" && !m.fixed {
+		debug.SetGCPercent(-1)
+	}
+	m.add(0)
+	return m
+}
+
+// loaded says that all programs are.
+func (m *memory) loaded() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	m := &memory{fixed: os.Getenv("GOMEMLIMIT") != ""}
+	m.mu.Lock()
+	m.base = agentMemory
+	m.mu.Unlock()
 	m.add(0)
-	return m
 }
 
 // add counts queries that run. Without room of its own a large one would make the
@@ -44,7 +59,7 @@ func (m *memory) add(queries int64) {
 	defer m.mu.Unlock()
 	m.queries += queries
 	if !m.fixed {
-		debug.SetMemoryLimit(agentMemory + m.queries*queryMemory)
+		debug.SetMemoryLimit(m.base + m.queries*queryMemory)
 	}
 }
 

@@ -173,6 +173,7 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 	signal.Ignore(syscall.SIGPIPE)
 
 	w, err := o.open(ctx, warn)
+	memory.loaded()
 	if err != nil {
 		return failed(err)
 	}
