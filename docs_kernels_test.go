@@ -263,15 +263,9 @@ programs) to everybody: what a hardened host may look like.
 // instructionsFile is what `make test-kernels K=instructions UPDATE=1` found.
 const instructionsFile = "kerneltest/testdata/instructions.json"
 
-// withInstructions puts the section about instructions into docs/performance.md.
-func withInstructions(t *testing.T, performance, data string) string {
-	const begin, end = "<!-- instructions: by `make docs` -->\n", "<!-- end of instructions -->\n"
-	before, rest, ok := strings.Cut(performance, begin)
-	_, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Error("the marks round the instructions in docs/performance.md are gone")
-		return performance
-	}
+// instructionCosts are the tables of what QEMU counted: of processes and connections for
+// docs/performance.md, and of files for docs/file-integrity.md.
+func instructionCosts(t *testing.T, data string) (performance, files string) {
 	var found struct {
 		Kernel string
 		Costs  []struct {
@@ -286,37 +280,67 @@ func withInstructions(t *testing.T, performance, data string) string {
 	for _, c := range found.Costs {
 		least[c.Side+" "+c.What] = c.Least
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, instructionsIntro, found.Kernel)
-	sides := []string{"bare", "goshawk", "goshawk-processes", "goshawk-kprobe", "goshawk-tracepoint"}
-	b.WriteString("| |")
-	for _, s := range sides {
-		b.WriteString(" " + s + " |")
-	}
-	b.WriteString("\n|---|" + strings.Repeat("---:|", len(sides)) + "\n")
-	for _, w := range []struct{ key, what string }{
-		{"getpid", "getpid, which nobody watches"},
-		{"process", "a process started and ended"},
-		{"connection", "a loopback connection (connect, accept, both closes)"},
-	} {
-		b.WriteString("| " + w.what + " |")
-		bare := least["bare "+w.key]
+	table := func(format string, sides []string, rows [][2]string) string {
+		var b strings.Builder
+		b.WriteString("| |")
 		for _, s := range sides {
-			n, ok := least[s+" "+w.key]
-			if !ok || bare == 0 {
-				t.Errorf("%s has no %s of side %s", instructionsFile, w.key, s)
-				continue
-			}
-			fmt.Fprintf(&b, " %.0f", n)
-			if s != "bare" {
-				fmt.Fprintf(&b, " (%+.1f %%)", 100*(n/bare-1))
-			}
-			b.WriteString(" |")
+			b.WriteString(" " + s + " |")
 		}
-		b.WriteString("\n")
+		b.WriteString("\n|---|" + strings.Repeat("---:|", len(sides)) + "\n")
+		for _, w := range rows {
+			b.WriteString("| " + w[1] + " |")
+			bare := least["bare "+w[0]]
+			for _, s := range sides {
+				n, ok := least[s+" "+w[0]]
+				if !ok || bare == 0 {
+					if w[0] != "build" && w[0] != "change" && w[0] != "read" {
+						t.Errorf("%s has no %s of side %s", instructionsFile, w[0], s)
+					}
+					b.WriteString(" not measured yet |")
+					continue
+				}
+				fmt.Fprintf(&b, " %.0f", n)
+				if s != "bare" {
+					fmt.Fprintf(&b, format, 100*(n/bare-1))
+				}
+				b.WriteString(" |")
+			}
+			b.WriteString("\n")
+		}
+		return b.String()
 	}
-	return before + begin + b.String() + end + after
+	return fmt.Sprintf(instructionsIntro, found.Kernel) + table(" (%+.1f %%)",
+			[]string{"bare", "goshawk", "goshawk-processes", "goshawk-kprobe", "goshawk-tracepoint"},
+			[][2]string{{"getpid", "getpid, which nobody watches"}, {"process", "a process started and ended"},
+				{"connection", "a loopback connection (connect, accept, both closes)"}}),
+		fmt.Sprintf(fileCostsIntro, found.Kernel) + table(" (%+.2f %%)",
+			[]string{"bare", "files-fexit", "files-kprobe", "files-fanotify"},
+			[][2]string{{"build", "`gcc -O1 -c` of a program"}, {"change", "a file made, written to, closed, renamed, deleted"}, {"read", "a file opened, read, closed"}})
 }
+
+// within puts text between two lines of a document.
+func within(t *testing.T, document, begin, text, end string) string {
+	before, rest, ok := strings.Cut(document, begin)
+	_, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Errorf("the line %q or %q is gone", begin, end)
+		return document
+	}
+	return before + begin + text + end + after
+}
+
+const (
+	instructionsBegin = "<!-- instructions: by `make docs` -->\n"
+	instructionsEnd   = "<!-- end of instructions -->\n"
+)
+
+const fileCostsIntro = `
+In instructions of a guest with Debian's kernel %s, as ` + "`make test-kernels K=instructions`" + ` counts them (see
+[performance.md](performance.md)): ` + "`goshawk run --kinds file --watch '/watched/%%%%'`" + ` at each tier, work in another
+directory of the same file system, six deep, which nobody watches. The least of 400 tries, of the compiler's runs of three.
+At ` + "`fanotify`" + ` the compiler's runs have the agent's own work in them: it is told of each change, and throws it away.
+
+`
 
 const instructionsIntro = `
 ## Counted in instructions

@@ -48,7 +48,9 @@ func TestReferences(t *testing.T) {
 	check(t, "docs/tables.md", tablesReference(t, output(t, goshawk, "tables", "--format", "json")))
 	check(t, "docs/commands.md", commandsReference(t, goshawk))
 	check(t, "docs/kernels.md", kernelsReference(t, read(t, kernelsFile)))
-	check(t, "docs/performance.md", withInstructions(t, read(t, "docs/performance.md"), read(t, instructionsFile)))
+	costs, fileCosts := instructionCosts(t, read(t, instructionsFile))
+	check(t, "docs/performance.md", within(t, read(t, "docs/performance.md"), instructionsBegin, costs, instructionsEnd))
+	check(t, "docs/file-integrity.md", within(t, read(t, "docs/file-integrity.md"), instructionsBegin, fileCosts, instructionsEnd))
 	check(t, "docs/detection.md", withSigma(t, read(t, "docs/detection.md"), goshawk))
 	check(t, "README.md", withCosts(t, read(t, "README.md"), read(t, "docs/performance.md")))
 }

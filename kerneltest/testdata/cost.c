@@ -5,6 +5,9 @@
  *   cost getpid                a system call that nobody watches
  *   cost process PROGRAM       fork, execve, the end, and the wait for it
  *   cost connection            socket, connect, accept, and both closes, over loopback
+ *   cost change DIR            a file made, written to, closed, renamed and deleted
+ *   cost read DIR              a file opened, read and closed
+ *   cost build PROGRAM ARG...  a program with its arguments, from its start to its end
  *
  * Prints the least and the median of many tries, in instructions. The least is what no timer
  * and no reader of events has come between.
@@ -12,6 +15,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <err.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,11 +27,14 @@
 #include <x86intrin.h>
 
 #define TRIES 400
+#define BUILDS 3  /* tries of what takes long */
 #define CALLS 100 /* getpid calls in one try */
 
 static int server;
 static struct sockaddr_in address = { .sin_family = AF_INET };
 static char *program;
+static char **arguments; /* and its own name first */
+static int files;	 /* a directory */
 
 static void getpids(void)
 {
@@ -37,12 +44,12 @@ static void getpids(void)
 
 static void process(void)
 {
-	char *args[] = { program, NULL }, *env[] = { NULL };
+	char *env[] = { "PATH=/usr/bin:/bin", "TMPDIR=/work", NULL };
 	int status;
 	pid_t pid = fork();
 
 	if (pid == 0) {
-		execve(program, args, env);
+		execve(program, arguments, env);
 		_exit(127);
 	}
 	if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
@@ -62,6 +69,25 @@ static void connection(void)
 	close(a);
 }
 
+static void change(void)
+{
+	static char text[512];
+	int f = openat(files, "a", O_CREAT | O_WRONLY | O_EXCL | O_CLOEXEC, 0644);
+
+	if (f < 0 || write(f, text, sizeof(text)) != sizeof(text) || close(f) || renameat(files, "a", files, "b") ||
+	    unlinkat(files, "b", 0))
+		err(1, "change a file");
+}
+
+static void readback(void)
+{
+	static char text[512];
+	int f = openat(files, "c", O_RDONLY | O_CLOEXEC);
+
+	if (f < 0 || read(f, text, sizeof(text)) != sizeof(text) || close(f))
+		err(1, "read a file");
+}
+
 static int ascending(const void *a, const void *b)
 {
 	unsigned long x = *(unsigned long *)a, y = *(unsigned long *)b;
@@ -74,15 +100,24 @@ int main(int argc, char **argv)
 	static unsigned long took[TRIES];
 	void (*act)(void) = NULL;
 	socklen_t size = sizeof(address);
-	int each = 1;
+	int each = 1, tries = TRIES;
+	const char *what = argc > 1 ? argv[1] : "";
 
-	if (argc == 2 && !strcmp(argv[1], "getpid")) {
+	if (argc == 2 && !strcmp(what, "getpid")) {
 		act = getpids;
 		each = CALLS;
-	} else if (argc == 3 && !strcmp(argv[1], "process")) {
+	} else if ((argc == 3 && !strcmp(what, "process")) || (argc >= 3 && !strcmp(what, "build"))) {
 		act = process;
+		arguments = argv + 2;
 		program = argv[2];
-	} else if (argc == 2 && !strcmp(argv[1], "connection")) {
+		if (!strcmp(what, "build"))
+			tries = BUILDS;
+	} else if (argc == 3 && (!strcmp(what, "change") || !strcmp(what, "read"))) {
+		act = !strcmp(what, "read") ? readback : change;
+		files = open(argv[2], O_DIRECTORY | O_CLOEXEC);
+		if (files < 0)
+			err(1, "open %s", argv[2]);
+	} else if (argc == 2 && !strcmp(what, "connection")) {
 		act = connection;
 		address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 		server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -90,15 +125,15 @@ int main(int argc, char **argv)
 		    getsockname(server, (void *)&address, &size))
 			err(1, "listen");
 	} else {
-		errx(2, "usage: cost getpid | process PROGRAM | connection");
+		errx(2, "usage: cost getpid | process PROGRAM | connection | change DIR | read DIR | build PROGRAM ARG...");
 	}
-	for (int i = 0; i < TRIES; i++) {
+	for (int i = 0; i < tries; i++) {
 		unsigned long began = __rdtsc();
 
 		act();
 		took[i] = __rdtsc() - began;
 	}
-	qsort(took, TRIES, sizeof(*took), ascending);
-	printf("%.2f %.2f\n", (double)took[0] / each, (double)took[TRIES / 2] / each);
+	qsort(took, tries, sizeof(*took), ascending);
+	printf("%.2f %.2f\n", (double)took[0] / each, (double)took[tries / 2] / each);
 	return 0;
 }
