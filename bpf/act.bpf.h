@@ -37,7 +37,8 @@ static __always_inline struct file *file_of(struct task_struct *t, int fd)
 }
 
 /* The processes of which executable memory was told, by what they did: a compiler that makes
- * code as it runs does so without end.
+ * code as it runs does so without end. And those of which writing to another's memory was, by the
+ * other: a debugger writes page by page.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -46,11 +47,13 @@ struct {
 	__type(value, u64);
 } executable SEC(".maps");
 
-static __always_inline bool told_before(struct task_struct *t, u32 call)
+static __always_inline bool told_before(struct task_struct *t, const struct act *a, u32 call)
 {
 	u64 key = (u64)BPF_CORE_READ(t, tgid) << 8 | call, *seen;
 	u64 start = start_of(BPF_CORE_READ(t, group_leader));
 
+	if (call == ACT_MEM_WRITE)
+		key |= a->args[0] << 40;
 	seen = bpf_map_lookup_elem(&executable, &key);
 	if (seen && *seen == start)
 		return true;
@@ -153,7 +156,7 @@ static __always_inline int put_act(CTX_PARAM const struct act *a, u32 call, long
 	if (!wanted(kind))
 		return 0;
 	COUNT(kind, generated);
-	if ((call == ACT_MPROTECT || call == ACT_MMAP) && told_before(t, call)) {
+	if ((call == ACT_MPROTECT || call == ACT_MMAP || call == ACT_MEM_WRITE) && told_before(t, a, call)) {
 		COUNT(kind, filtered);
 		return 0;
 	}
@@ -177,7 +180,8 @@ static __always_inline int put_act(CTX_PARAM const struct act *a, u32 call, long
 	b->off = sizeof(*r);
 	r->source.off = r->target.off = r->type.off = r->data.off = b->off;
 	r->source.len = r->target.len = r->type.len = r->data.len = 0;
-	if (call != ACT_SETNS && call != ACT_UNSHARE && call != ACT_CLONE && call != ACT_SOCKET && call != ACT_MPROTECT && call != ACT_MMAP)
+	if (call != ACT_SETNS && call != ACT_UNSHARE && call != ACT_CLONE && call != ACT_SOCKET && call != ACT_MPROTECT &&
+	    call != ACT_MMAP && call != ACT_MEM_WRITE)
 		r->head.flags |= FLAG_USER_TEXT;
 	if (group != GROUP_ACT) {
 #ifndef LEGACY
@@ -279,6 +283,18 @@ static __always_inline bool act_ends(struct act *to, u32 call)
 
 static __always_inline void act_of_regs(struct act *a, const struct pt_regs *regs)
 {
+#if defined(__TARGET_ARCH_x86) && !defined(LEGACY)
+	struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+
+	if (IN_COMPAT_CALL(t)) {
+		a->args[0] = (u32)CALL32_ARG1(regs);
+		a->args[1] = (u32)CALL32_ARG2(regs);
+		a->args[2] = (u32)CALL32_ARG3(regs);
+		a->args[3] = (u32)CALL32_ARG4(regs);
+		a->args[4] = (u32)CALL32_ARG5(regs);
+		return;
+	}
+#endif
 	a->args[0] = CALL_ARG1(regs);
 	a->args[1] = CALL_ARG2(regs);
 	a->args[2] = CALL_ARG3(regs);
@@ -392,6 +408,74 @@ static __always_inline void act_of_entry(struct act *a, struct trace_event_raw_s
 	ACT_PAIR(name, kind, which, n)
 
 #endif
+
+/* access_remote_vm(): a write by it is one to /proc/PID/mem, by a call that tells nothing, or later
+ * (6.12 does so) ptrace's, which tells of itself.
+ */
+#define FOLL_WRITE 1
+
+static __always_inline bool in_ptrace(void)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct act *under_way = bpf_map_lookup_elem(&acts, &tid);
+
+	if (under_way)
+		return under_way->call == ACT_PTRACE;
+#ifndef LEGACY
+	if (task_regs) {
+		struct task_struct *t = (struct task_struct *)bpf_get_current_task();
+		long number = CALL_NUMBER((struct pt_regs *)bpf_task_pt_regs((void *)bpf_get_current_task_btf()));
+
+		return number == (IN_COMPAT_CALL(t) ? 26 : PTRACE_NUMBER);
+	}
+#endif
+	return false;
+}
+
+static __always_inline bool memory_write(struct act *a, struct mm_struct *mm, u64 at, u64 length, u32 flags)
+{
+	if (!(flags & FOLL_WRITE) || in_ptrace())
+		return false;
+	if (bpf_core_field_exists(mm->owner)) /* CONFIG_MEMCG */
+		a->args[0] = BPF_CORE_READ(mm, owner, tgid);
+	a->args[1] = at;
+	a->args[2] = length;
+	return true;
+}
+
+/* It returns how many bytes were written. */
+#define MEMORY_WRITTEN(n) ((n) ? 0 : -EIO)
+
+#ifndef LEGACY
+
+SEC("fexit/access_remote_vm")
+int on_mem_write_fexit(u64 *ctx)
+{
+	struct act a = ACT_OF(KIND_PTRACE, ACT_MEM_WRITE);
+	u64 call[6] = {};
+
+	bpf_probe_read_kernel(call, sizeof(call), ctx);
+	return memory_write(&a, (void *)call[0], call[1], call[3], call[4]) ? act_done(CTX &a, ACT_MEM_WRITE, MEMORY_WRITTEN((u32)call[5])) : 0;
+}
+
+#endif
+
+SEC("kprobe/access_remote_vm")
+int on_mem_write_kprobe(struct pt_regs *ctx)
+{
+	struct act a = ACT_OF(KIND_PTRACE, ACT_MEM_WRITE);
+
+	return memory_write(&a, (void *)FUNC_ARG1(ctx), FUNC_ARG2(ctx), FUNC_ARG4(ctx), FUNC_ARG5(ctx)) ? act_begins(&a) : 0;
+}
+
+SEC("kretprobe/access_remote_vm")
+int on_mem_write_kretprobe(struct pt_regs *ctx)
+{
+	struct act a;
+	u32 n = FUNC_RESULT(ctx);
+
+	return act_ends(&a, ACT_MEM_WRITE) ? act_done(CTX &a, ACT_MEM_WRITE, MEMORY_WRITTEN(n)) : 0;
+}
 
 ACT(ptrace, KIND_PTRACE, ACT_PTRACE, 4)
 ACT(process_vm_readv, KIND_PTRACE, ACT_PROCESS_VM_READV, 5)

@@ -34,6 +34,7 @@ const (
 	GoshawkActCallACT_MEMFD_CREATE      GoshawkActCall = 16
 	GoshawkActCallACT_MPROTECT          GoshawkActCall = 17
 	GoshawkActCallACT_MMAP              GoshawkActCall = 18
+	GoshawkActCallACT_MEM_WRITE         GoshawkActCall = 19
 	GoshawkActCallACT_SETUID            GoshawkActCall = 32
 	GoshawkActCallACT_SETGID            GoshawkActCall = 33
 	GoshawkActCallACT_SETREUID          GoshawkActCall = 34
@@ -558,6 +559,9 @@ const (
 	GoshawkProgOnListenKretprobe          = "on_listen_kretprobe"
 	GoshawkProgOnListenPairEnter          = "on_listen_pair_enter"
 	GoshawkProgOnListenPairExit           = "on_listen_pair_exit"
+	GoshawkProgOnMemWriteFexit            = "on_mem_write_fexit"
+	GoshawkProgOnMemWriteKprobe           = "on_mem_write_kprobe"
+	GoshawkProgOnMemWriteKretprobe        = "on_mem_write_kretprobe"
 	GoshawkProgOnMemfdCreateExit          = "on_memfd_create_exit"
 	GoshawkProgOnMemfdCreateFexit         = "on_memfd_create_fexit"
 	GoshawkProgOnMemfdCreateKprobe        = "on_memfd_create_kprobe"
@@ -938,6 +942,9 @@ type GoshawkProgramSpecs struct {
 	OnListenKretprobe          *ebpf.ProgramSpec `ebpf:"on_listen_kretprobe"`
 	OnListenPairEnter          *ebpf.ProgramSpec `ebpf:"on_listen_pair_enter"`
 	OnListenPairExit           *ebpf.ProgramSpec `ebpf:"on_listen_pair_exit"`
+	OnMemWriteFexit            *ebpf.ProgramSpec `ebpf:"on_mem_write_fexit"`
+	OnMemWriteKprobe           *ebpf.ProgramSpec `ebpf:"on_mem_write_kprobe"`
+	OnMemWriteKretprobe        *ebpf.ProgramSpec `ebpf:"on_mem_write_kretprobe"`
 	OnMemfdCreateExit          *ebpf.ProgramSpec `ebpf:"on_memfd_create_exit"`
 	OnMemfdCreateFexit         *ebpf.ProgramSpec `ebpf:"on_memfd_create_fexit"`
 	OnMemfdCreateKprobe        *ebpf.ProgramSpec `ebpf:"on_memfd_create_kprobe"`
@@ -1405,6 +1412,9 @@ type GoshawkPrograms struct {
 	OnListenKretprobe          *ebpf.Program `ebpf:"on_listen_kretprobe"`
 	OnListenPairEnter          *ebpf.Program `ebpf:"on_listen_pair_enter"`
 	OnListenPairExit           *ebpf.Program `ebpf:"on_listen_pair_exit"`
+	OnMemWriteFexit            *ebpf.Program `ebpf:"on_mem_write_fexit"`
+	OnMemWriteKprobe           *ebpf.Program `ebpf:"on_mem_write_kprobe"`
+	OnMemWriteKretprobe        *ebpf.Program `ebpf:"on_mem_write_kretprobe"`
 	OnMemfdCreateExit          *ebpf.Program `ebpf:"on_memfd_create_exit"`
 	OnMemfdCreateFexit         *ebpf.Program `ebpf:"on_memfd_create_fexit"`
 	OnMemfdCreateKprobe        *ebpf.Program `ebpf:"on_memfd_create_kprobe"`
@@ -1710,6 +1720,9 @@ func (p *GoshawkPrograms) Close() error {
 		p.OnListenKretprobe,
 		p.OnListenPairEnter,
 		p.OnListenPairExit,
+		p.OnMemWriteFexit,
+		p.OnMemWriteKprobe,
+		p.OnMemWriteKretprobe,
 		p.OnMemfdCreateExit,
 		p.OnMemfdCreateFexit,
 		p.OnMemfdCreateKprobe,

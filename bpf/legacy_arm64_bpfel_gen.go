@@ -98,6 +98,8 @@ const (
 	LegacyProgOnListenKretprobe            = "on_listen_kretprobe"
 	LegacyProgOnListenPairEnter            = "on_listen_pair_enter"
 	LegacyProgOnListenPairExit             = "on_listen_pair_exit"
+	LegacyProgOnMemWriteKprobe             = "on_mem_write_kprobe"
+	LegacyProgOnMemWriteKretprobe          = "on_mem_write_kretprobe"
 	LegacyProgOnMemfdCreateKprobe          = "on_memfd_create_kprobe"
 	LegacyProgOnMemfdCreateKretprobe       = "on_memfd_create_kretprobe"
 	LegacyProgOnMemfdCreatePairEnter       = "on_memfd_create_pair_enter"
@@ -267,6 +269,8 @@ type LegacyProgramSpecs struct {
 	OnListenKretprobe            *ebpf.ProgramSpec `ebpf:"on_listen_kretprobe"`
 	OnListenPairEnter            *ebpf.ProgramSpec `ebpf:"on_listen_pair_enter"`
 	OnListenPairExit             *ebpf.ProgramSpec `ebpf:"on_listen_pair_exit"`
+	OnMemWriteKprobe             *ebpf.ProgramSpec `ebpf:"on_mem_write_kprobe"`
+	OnMemWriteKretprobe          *ebpf.ProgramSpec `ebpf:"on_mem_write_kretprobe"`
 	OnMemfdCreateKprobe          *ebpf.ProgramSpec `ebpf:"on_memfd_create_kprobe"`
 	OnMemfdCreateKretprobe       *ebpf.ProgramSpec `ebpf:"on_memfd_create_kretprobe"`
 	OnMemfdCreatePairEnter       *ebpf.ProgramSpec `ebpf:"on_memfd_create_pair_enter"`
@@ -485,6 +489,8 @@ type LegacyPrograms struct {
 	OnListenKretprobe            *ebpf.Program `ebpf:"on_listen_kretprobe"`
 	OnListenPairEnter            *ebpf.Program `ebpf:"on_listen_pair_enter"`
 	OnListenPairExit             *ebpf.Program `ebpf:"on_listen_pair_exit"`
+	OnMemWriteKprobe             *ebpf.Program `ebpf:"on_mem_write_kprobe"`
+	OnMemWriteKretprobe          *ebpf.Program `ebpf:"on_mem_write_kretprobe"`
 	OnMemfdCreateKprobe          *ebpf.Program `ebpf:"on_memfd_create_kprobe"`
 	OnMemfdCreateKretprobe       *ebpf.Program `ebpf:"on_memfd_create_kretprobe"`
 	OnMemfdCreatePairEnter       *ebpf.Program `ebpf:"on_memfd_create_pair_enter"`
@@ -614,6 +620,8 @@ func (p *LegacyPrograms) Close() error {
 		p.OnListenKretprobe,
 		p.OnListenPairEnter,
 		p.OnListenPairExit,
+		p.OnMemWriteKprobe,
+		p.OnMemWriteKretprobe,
 		p.OnMemfdCreateKprobe,
 		p.OnMemfdCreateKretprobe,
 		p.OnMemfdCreatePairEnter,

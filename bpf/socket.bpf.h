@@ -31,6 +31,7 @@
 #define TCP_CLOSING 11
 #define ENOENT 2
 #define EINTR 4
+#define EIO 5
 #define EAGAIN 11
 #define EALREADY 114
 #define EINPROGRESS 115

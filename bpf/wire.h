@@ -89,6 +89,7 @@ enum act_call {
 	ACT_MEMFD_CREATE = 16,
 	ACT_MPROTECT = 17,
 	ACT_MMAP = 18,
+	ACT_MEM_WRITE = 19, /* args: process, address, length */
 	ACT_SETUID = 32, /* from here on they change credentials */
 	ACT_SETGID = 33,
 	ACT_SETREUID = 34,
@@ -247,7 +248,7 @@ struct rec_cgroup {
 struct rec_act {
 	struct rec_head head;
 	__u64 args[5];
-	__u64 object;	    /* bpf: id of the program; setns: inode of the namespace; of clocks: seconds */
+	__u64 object;	    /* bpf: id of the program; setns: inode of the namespace; module: of the file; of clocks: seconds */
 	struct span source; /* mount: device or directory; memfd: name; bpf: program; module: name */
 	struct span target; /* mount point, new root; module: names of its file, as rec_exec.path */
 	struct span type;   /* of file system; bpf: name of the tracepoint */

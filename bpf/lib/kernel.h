@@ -450,7 +450,7 @@ struct io_accept {
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
-	unsigned long di, si, dx, cx, ax, r10, r8, r9, orig_ax;
+	unsigned long bx, di, si, dx, cx, ax, r10, r8, r9, orig_ax;
 };
 #define FUNC_ARG1(r) ((r)->di)
 #define FUNC_ARG2(r) ((r)->si)
@@ -465,9 +465,16 @@ struct pt_regs {
 #define CALL_ARG4(r) BPF_CORE_READ(r, r10)
 #define CALL_ARG5(r) BPF_CORE_READ(r, r8)
 #define CALL_NUMBER(r) BPF_CORE_READ(r, orig_ax)
+/* of a 32-bit call */
+#define CALL32_ARG1(r) BPF_CORE_READ(r, bx)
+#define CALL32_ARG2(r) BPF_CORE_READ(r, cx)
+#define CALL32_ARG3(r) BPF_CORE_READ(r, dx)
+#define CALL32_ARG4(r) BPF_CORE_READ(r, si)
+#define CALL32_ARG5(r) BPF_CORE_READ(r, di)
 /* TS_COMPAT of asm/thread_info.h: a 32-bit call, by whichever program */
 #define IN_COMPAT_CALL(t) (BPF_CORE_READ(t, thread_info.status) & 2)
 #define FINIT_MODULE 313
+#define PTRACE_NUMBER 101
 #elif defined(__TARGET_ARCH_arm64)
 struct pt_regs {
 	u64 regs[31];
@@ -490,6 +497,7 @@ struct pt_regs {
 /* TIF_32BIT of asm/thread_info.h */
 #define IN_COMPAT_CALL(t) (BPF_CORE_READ(t, thread_info.flags) & (1 << 22))
 #define FINIT_MODULE 273
+#define PTRACE_NUMBER 117
 #endif
 
 /* The classic tracepoints syscalls/sys_enter_* and sys_exit_*. */

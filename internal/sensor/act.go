@@ -60,6 +60,8 @@ func (d *decoder) act(raw []byte, b *event.Batch) error {
 		switch {
 		case e.Request == "traceme":
 			e.TargetPID = r.Head.Ppid
+		case e.Request == "mem_write": // the kernel's own number
+			e.TargetPID = uint32(pid)
 		case int32(pid) > 0 && r.Head.PidNs == 0: // elsewhere it is another's number
 			e.TargetPID = uint32(pid)
 		}
@@ -124,6 +126,7 @@ var actCalls = map[bpf.GoshawkActCall]struct {
 	bpf.GoshawkActCallACT_PTRACE:            {event.KindPtrace, "ptrace", "ptrace"},
 	bpf.GoshawkActCallACT_PROCESS_VM_READV:  {event.KindPtrace, "process_vm_readv", "process_vm_readv"},
 	bpf.GoshawkActCallACT_PROCESS_VM_WRITEV: {event.KindPtrace, "process_vm_writev", "process_vm_writev"},
+	bpf.GoshawkActCallACT_MEM_WRITE:         {event.KindPtrace, "mem_write", "write"},
 	bpf.GoshawkActCallACT_MODULE_LOAD:       {event.KindModule, "load", ""},
 	bpf.GoshawkActCallACT_MODULE_FREE:       {event.KindModule, "unload", ""},
 	bpf.GoshawkActCallACT_BPF:               {event.KindBPF, "bpf", "bpf"},

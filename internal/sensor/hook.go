@@ -138,7 +138,7 @@ var hooks = []hook{
 		{"kprobe", []string{"on_commit_kprobe"}},
 		{"tracepoint_pair", credentialPairs()},
 	}},
-	{"ptrace", []event.ID{event.KindPtrace}, acts("ptrace", "process_vm_readv", "process_vm_writev")},
+	{"ptrace", []event.ID{event.KindPtrace}, withMemory(acts("ptrace", "process_vm_readv", "process_vm_writev"))},
 	{"signal", []event.ID{event.KindSignal}, []tier{
 		{"tp_btf", []string{"on_signal_tp_btf"}},
 		{"raw_tp", []string{"on_signal_raw_tp"}},
@@ -173,6 +173,13 @@ func acts(calls ...string) []tier {
 		t[1].programs = append(t[1].programs, both("on_"+name, callFunction+c)...)
 		t[2].programs = append(t[2].programs, "on_"+name+"_exit@syscalls/sys_exit_"+c)
 	}
+	for _, c := range calls {
+		name := strings.TrimSuffix(c, "?")
+		if at := smallCalls[name]; at != "" { // a kernel may be built without
+			t[0].programs = append(t[0].programs, "on_"+name+"_fexit@"+at+"?")
+			t[1].programs = append(t[1].programs, both("on_"+name, at+"?")...)
+		}
+	}
 	return t
 }
 
@@ -185,6 +192,10 @@ func rareActs(calls ...string) []tier {
 		t[1].programs = append(t[1].programs, name+"_kprobe@"+callFunction+c, "on_rare_kretprobe@"+callFunction+c)
 		t[2].programs = append(t[2].programs, "on_rare_exit@syscalls/sys_exit_"+c)
 		t[3].programs = append(t[3].programs, name+"_pair_enter@syscalls/sys_enter_"+c, "on_rare_pair_exit@syscalls/sys_exit_"+c)
+		if at := smallCalls[strings.TrimSuffix(c, "?")]; at != "" {
+			t[0].programs = append(t[0].programs, name+"_fexit@"+at+"?")
+			t[1].programs = append(t[1].programs, name+"_kprobe@"+at+"?", "on_rare_kretprobe@"+at+"?")
+		}
 	}
 	return t
 }
@@ -197,6 +208,34 @@ func credentialPairs() []string {
 		out = append(out, "on_"+c+"_pair_enter@syscalls/sys_enter_"+c, "on_credential_pair_exit@syscalls/sys_exit_"+c)
 	}
 	return out
+}
+
+// smallCalls are the functions behind 32-bit system calls, where these are others than those of
+// 64 bits and take the same arguments: of the calls that code uses which wants to hide, since each
+// costs a start-up some time.
+var smallCalls = map[string]map[string]string{
+	"amd64": {
+		"ptrace": "__ia32_compat_sys_ptrace", "process_vm_writev": "__ia32_sys_process_vm_writev", "bpf": "__ia32_sys_bpf",
+		"mount": "__ia32_sys_mount", "setns": "__ia32_sys_setns", "unshare": "__ia32_sys_unshare",
+		"memfd_create": "__ia32_sys_memfd_create", "mprotect": "__ia32_sys_mprotect", "mmap": "__ia32_sys_mmap_pgoff",
+		"socket": "__ia32_sys_socket",
+	},
+	"arm64": {"ptrace": "__arm64_compat_sys_ptrace", "mmap": "__arm64_compat_sys_aarch32_mmap2"},
+}[runtime.GOARCH]
+
+// withMemory adds to the tiers on functions what writes to /proc/PID/mem, which no system call of
+// its own does.
+func withMemory(tiers []tier) []tier {
+	const function = "access_remote_vm?"
+	for i := range tiers {
+		switch t := &tiers[i]; t.name {
+		case "fexit":
+			t.programs = append(t.programs, "on_mem_write_fexit@"+function)
+		case "kprobe", tierPlain:
+			t.programs = append(t.programs, both("on_mem_write", function)...)
+		}
+	}
+	return tiers
 }
 
 // callFunction begins the name of the function behind a system call, which is given registers

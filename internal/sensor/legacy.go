@@ -90,7 +90,7 @@ var legacyHooks = []hook{
 		{"kprobe", []string{"on_commit_kprobe"}},
 		{"tracepoint_pair", credentialPairs()},
 	}},
-	{"ptrace", []event.ID{event.KindPtrace}, legacyActs("ptrace", "process_vm_readv", "process_vm_writev")},
+	{"ptrace", []event.ID{event.KindPtrace}, withMemory(legacyActs("ptrace", "process_vm_readv", "process_vm_writev"))},
 	{"signal", []event.ID{event.KindSignal}, []tier{{"tracepoint", []string{"on_signal_tracepoint"}}}},
 	{"module", []event.ID{event.KindModule}, []tier{{"tracepoint", []string{"on_module_load_tracepoint", "on_module_free_tracepoint"}}}},
 	{"mount", []event.ID{event.KindMount}, legacyActs("mount", "umount", "pivot_root")},

@@ -1,6 +1,7 @@
 package sensor
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -232,6 +233,26 @@ func execs(t *testing.T, l *live) {
 		pid := run(t, helper, "thread-exec", prog, "exit", "0")
 		got := l.nth(t, pid, 2)
 		compare(t, wantExec(t, got, pid, prog, cwd, prog, "exit", "0"), got)
+	})
+	t.Run("of 32 bits", func(t *testing.T) {
+		small := filepath.Join(dir, "small")
+		if err := os.WriteFile(small, elf32(), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		c := exec.Command(small, "an arg", "")
+		err := c.Run()
+		if errors.Is(err, unix.ENOEXEC) {
+			t.Skip("this kernel runs no 32-bit programs")
+		}
+		if c.Process == nil {
+			t.Fatal(err)
+		}
+		t.Logf("it ended so: %v", err) // with 7, or a fault where a hypervisor has no 32-bit calls
+		pid := c.Process.Pid
+		got := l.nth(t, pid, 1)
+		want := wantExec(t, got, pid, small, cwd, small, "an arg", "")
+		want.Inode = inode(t, small)
+		compare(t, want, got)
 	})
 	t.Run("from a chroot", func(t *testing.T) {
 		pid := run(t, helper, "chroot", dir, "/prog", "exit", "0")

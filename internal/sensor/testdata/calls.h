@@ -49,7 +49,7 @@ static long int80(long nr, long a, long b, long c, long d)
 	long ret;
 
 	signal(SIGSEGV, no_int80);
-	asm volatile("int $0x80" : "=a"(ret) : "a"(nr), "b"(a), "c"(b), "d"(c), "S"(d)
+	asm volatile("int $0x80" : "=a"(ret) : "a"(nr), "b"(a), "c"(b), "d"(c), "S"(d), "D"(0L)
 		     : "memory", "r8", "r9", "r10", "r11");
 	return (int)ret;
 }

@@ -49,6 +49,8 @@ static void nap(long ms)
 	nanosleep(&t, NULL);
 }
 
+#include "evasions.h"
+
 static void *run_thread(void *argv)
 {
 	run(argv);
@@ -337,6 +339,14 @@ int main(int argc, char **argv)
 		return race(atoi(one));
 	if (!strcmp(what, "held"))
 		return held();
+	if (!strcmp(what, "open-held") && argc == 4) /* DIR OTHER */
+		return open_held(one, rest[0]);
+	if (!strcmp(what, "acts32")) /* PID */
+		return acts32(atoi(one));
+	if (!strcmp(what, "victim"))
+		victim();
+	if (!strcmp(what, "inject") && argc == 4) /* poke|mem PID */
+		return inject(one, atoi(rest[0]));
 	fprintf(stderr, "helper: no %s\n", what);
 	return 125;
 }
