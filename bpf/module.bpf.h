@@ -44,6 +44,8 @@ SHARED int emit_module(CTX_PARAM const char *name, u16 call)
 			r->type.off = b->off;
 			if (CALL_ARG2(regs))
 				put_str(b, (void *)CALL_ARG2(regs), true, &r->type); /* parameters */
+			if (file)
+				r->object = BPF_CORE_READ(file, f_inode, i_ino);
 			if (file && !put_path(b, slot, BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry), &r->target, PATH_STEPS))
 				r->head.flags |= FLAG_PATH_CUT;
 		}

@@ -234,11 +234,12 @@ func (d *daemon) open(ctx context.Context, memory *memory, out io.Writer) (err e
 		containers = d.watch.containers.table
 	}
 	rules, ruleCounts := d.watch.rules()
+	files, modules := d.watch.contents()
 	d.agent = agent.New(agent.Options{
 		Rules: rules, RuleCounts: ruleCounts,
 		Inputs: d.inputs(), Processes: d.watch.processes, Containers: containers, Store: d.watch.store, StoreCounts: d.counts,
 		BootID: d.watch.bootID, Peak: procfs.At("").SelfPeak, Own: d.own, Warn: d.warn, Helping: d.options.helpers(), Select: d.watch.ofFiles,
-		Contents: d.watch.contents(), Outputs: []agent.Output{d.alertOutput(ctx)},
+		Contents: files, Modules: modules, Outputs: []agent.Output{d.alertOutput(ctx)},
 	})
 	if d.remote, err = d.openRemote(); err != nil {
 		return err

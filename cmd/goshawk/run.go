@@ -118,7 +118,7 @@ and in the table goshawk_hooks. What it does for that is not printed and not kep
 	f.StringSliceVar(&o.excludeExes, "exclude-exe", nil, "executables whose deeds on files are not told, by path, with commas")
 	f.StringSliceVar(&o.excludeUIDs, "exclude-uid", nil, "users whose deeds on files are not told, by number, with commas")
 	f.StringSliceVar(&o.excludeContainers, "exclude-container", nil, "containers whose deeds on files are not told, by name or the beginning of the id, with commas")
-	f.StringSliceVar(&o.hash, "hash", []string{"sha256"}, "digests of files that were changed, with commas: sha256 and, when named, sha1 and md5; none is none")
+	f.StringSliceVar(&o.hash, "hash", []string{"sha256"}, "digests of files that were changed, and of kernel modules loaded (sha256 alone), with commas: sha256 and, when named, sha1 and md5; none is none")
 	f.StringVar(&o.where, "where", "", "print only events that this SQL expression over the native columns is true of")
 	f.StringVar(&o.container, "container", "", "print only events of this container, by name or the beginning of its id")
 	f.StringVar(&o.pod, "pod", "", "print only events of this Kubernetes pod, as NAME or NAMESPACE/NAME")

@@ -38,6 +38,7 @@ type watch struct {
 	files      atomic.Pointer[selection.Set] // of which kind file tells
 	spared     *spared
 	hasher     *content.Hasher // nil: no digests are wanted; the agent closes it
+	modules    *content.Hasher // the same of kernel modules
 }
 
 // open opens what the agent works with. On an error nothing stays open.
@@ -90,6 +91,11 @@ func (o *runOptions) open(ctx context.Context, warn func(string)) (w *watch, err
 	if o.files != nil && !slices.Equal(o.hash, []string{"none"}) {
 		w.hasher = content.New(content.Options{MD5: slices.Contains(o.hash, "md5"), SHA1: slices.Contains(o.hash, "sha1")})
 	}
+	if len(o.kinds) == 0 || slices.Contains(o.kinds, event.KindModule.String()) {
+		if !slices.Equal(o.hash, []string{"none"}) {
+			w.modules = content.New(content.Options{MaxBytes: 256 << 20, Rate: 1 << 30, Queue: 256, Patience: time.Second})
+		}
+	}
 	w.processes = process.New(process.Options{
 		BootID: w.bootID, Lookup: lookup(w.proc, w.containers),
 		Place: w.place,
@@ -126,17 +132,23 @@ func (w *watch) rules() (agent.Rules, func() []event.Count) {
 }
 
 // contents is what looks into files; a nil *Hasher would be one.
-func (w *watch) contents() agent.Contents {
-	if w.hasher == nil {
-		return nil
+func (w *watch) contents() (files, modules agent.Contents) {
+	if w.hasher != nil {
+		files = w.hasher
 	}
-	return w.hasher
+	if w.modules != nil {
+		modules = w.modules
+	}
+	return files, modules
 }
 
 func (w *watch) close() error {
 	var errs []error
 	if w.hasher != nil {
 		w.hasher.Close()
+	}
+	if w.modules != nil {
+		w.modules.Close()
 	}
 	if w.sources != nil {
 		errs = append(errs, w.sources.close())
@@ -191,12 +203,13 @@ func (o *runOptions) run(ctx context.Context, out, errOut io.Writer) (err error)
 		gone = stdout.Failed()
 	}
 	rules, ruleCounts := w.rules()
+	files, modules := w.contents()
 	a := agent.New(agent.Options{
 		Inputs: w.inputs(), Rules: rules, RuleCounts: ruleCounts,
 		Processes: w.processes, Containers: w.containers.table,
 		Store: w.store, StoreCounts: w.store.Counts,
 		Outputs: outputs,
-		BootID:  w.bootID, Peak: procfs.At("").SelfPeak, Own: w.sources.own, Warn: warn, Helping: o.helpers(), Select: w.ofFiles, Contents: w.contents(),
+		BootID:  w.bootID, Peak: procfs.At("").SelfPeak, Own: w.sources.own, Warn: warn, Helping: o.helpers(), Select: w.ofFiles, Contents: files, Modules: modules,
 	})
 
 	env := here(o.hostRoot)

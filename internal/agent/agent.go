@@ -113,6 +113,9 @@ type Options struct {
 	Helping []event.ID
 	// Contents is closed by Run. Nil: nobody looks into files.
 	Contents Contents
+	// Modules does the same for the files of kernel modules, and for nothing else, so that these
+	// never wait for others. It is closed by Run. Nil: nobody does.
+	Modules Contents
 	// Select puts an event on a file under its category, and reports whether somebody asked for
 	// that file. Nil: all were asked for.
 	Select func(*event.File) bool
@@ -158,6 +161,7 @@ type Agent struct {
 	unselected uint64             // files that no pattern names
 	alerts     []event.Event      // of a batch, to follow it
 	contents   <-chan *event.File // what comes back of Options.Contents
+	modules    modules
 	batches    uint64
 	sources    []SourceStatus
 	losses     losses
@@ -245,6 +249,9 @@ func (a *Agent) Run(ctx context.Context) (Summary, error) {
 	if a.opt.Contents != nil {
 		a.contents = a.opt.Contents.Done()
 	}
+	if a.opt.Modules != nil {
+		a.modules.back = a.opt.Modules.Done()
+	}
 	drained := make(chan struct{})
 	go func() { // ends with the last source
 		running.Wait()
@@ -255,9 +262,10 @@ func (a *Agent) Run(ctx context.Context) (Summary, error) {
 	if a.opt.Contents != nil {
 		go a.opt.Contents.Close() // ends with the last that comes back
 		for f := range a.contents {
-			a.back(f)
+			a.tell(f)
 		}
 	}
+	a.endModules()
 	err = errors.Join(err, a.finish())
 	close(a.stopped)
 	return a.summary(), err
@@ -271,6 +279,9 @@ func (a *Agent) loop(ctx context.Context, stop func(), ends <-chan ended, draine
 	hold := time.NewTimer(holdStep)
 	hold.Stop()
 	defer hold.Stop()
+	a.modules.late = time.NewTimer(moduleWait)
+	a.modules.late.Stop()
+	defer a.modules.late.Stop()
 	armed, active, holding := false, false, false
 	done := ctx.Done()
 	var tooLate <-chan time.Time
@@ -298,12 +309,16 @@ func (a *Agent) loop(ctx context.Context, stop func(), ends <-chan ended, draine
 			}
 			active = false
 		case f := <-a.contents:
-			a.back(f)
+			a.tell(f)
 			active = true
 			if !armed {
 				poll.Reset(pollEvery)
 				armed = true
 			}
+		case f := <-a.modules.back:
+			a.hashed(f)
+		case now := <-a.modules.late.C:
+			a.overdue(now)
 		case request := <-a.requests:
 			a.takeQueued()
 			request()
@@ -408,6 +423,9 @@ func (a *Agent) take(events []event.Event) []event.Event {
 		} else if ok && a.opt.Contents != nil && a.opt.Contents.Ask(f) {
 			continue // it comes back to keep
 		}
+		if m, ok := e.(*event.Module); ok && a.hold(m) {
+			continue
+		}
 		a.opt.Store.Append(e)
 		if x, ok := e.(*event.Exec); ok {
 			a.opt.Processes.Numbered(x)
@@ -450,11 +468,11 @@ func (a *Agent) alert() {
 	a.alerts = a.alerts[:0]
 }
 
-// back takes an event that was with Options.Contents.
-func (a *Agent) back(f *event.File) {
-	a.keep(f)
+// tell takes an event that stood aside until the contents of a file were known.
+func (a *Agent) tell(e event.Event) {
+	a.keep(e)
 	if a.opt.Rules != nil {
-		a.alerts = append(a.alerts, a.opt.Rules.Match(f)...)
+		a.alerts = append(a.alerts, a.opt.Rules.Match(e)...)
 	}
 	a.alert()
 }

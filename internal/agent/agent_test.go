@@ -41,6 +41,8 @@ func (r *replay) Run(ctx context.Context, out chan<- *event.Batch) error {
 			*b.Add(e.Kind).(*event.Exit) = *e
 		case *event.Socket:
 			*b.Add(e.Kind).(*event.Socket) = *e
+		case *event.Module:
+			*b.Add(e.Kind).(*event.Module) = *e
 		}
 		if len(b.Events) == r.size || i == len(r.events)-1 {
 			out <- b
@@ -104,6 +106,8 @@ func describe(e event.Event) string {
 	switch e := e.(type) {
 	case *event.Exec:
 		s += " " + e.Ancestors
+	case *event.Module:
+		s += e.Name + " " + e.SHA256 + e.HashError
 	case *event.Loss:
 		s += h.Source + " " + e.KindLost + " " + e.Reason
 	}

@@ -241,7 +241,7 @@ var ownFlags = []Flag{
 	{Name: "kinds", Type: "string", Default: "", Description: "Kinds of event to observe, separated by a comma; empty is all", CommandLine: true, Used: true},
 	{Name: "tier", Type: "string", Default: "", Description: "Attach hooks in these ways only, as HOOK=TIER, separated by a comma", CommandLine: true, Used: true},
 	{Name: "env", Type: "string", Default: "", Description: "Environment variables to keep with each exec, separated by a comma", CommandLine: true, Used: true},
-	{Name: "hash", Type: "string", Default: "sha256", Description: "Digests of files that were changed: sha256, sha1 and md5, separated by a comma, or none", CommandLine: true, Used: true},
+	{Name: "hash", Type: "string", Default: "sha256", Description: "Digests of files that were changed, and of kernel modules loaded (sha256 alone): sha256, sha1 and md5, separated by a comma, or none", CommandLine: true, Used: true},
 	{Name: "exclude_exe", Type: "string", Default: "", Description: "Executables whose deeds on files are not told, separated by a comma", CommandLine: true, Used: true},
 	{Name: "exclude_uid", Type: "string", Default: "", Description: "Users whose deeds on files are not told, by number, separated by a comma", CommandLine: true, Used: true},
 	{Name: "exclude_container", Type: "string", Default: "", Description: "Containers whose deeds on files are not told, separated by a comma", CommandLine: true, Used: true},

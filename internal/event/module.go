@@ -13,6 +13,9 @@ type Module struct {
 	Flags      string // MODULE_INIT_* or O_*, joined by |
 	Result     string // "ok" or an errno's name
 	Syscall    string
+	SHA256     string // of the file's contents, hexadecimal
+	HashError  string // why there is none, where there should be
+	Inode      uint64 // of the file, 0 unknown
 }
 
 // Reset empties e for use again.
@@ -29,5 +32,8 @@ var moduleKind = kindOf[Module](Kind{
 		schema.Str("flags", func(e *Module) *string { return &e.Flags }, "Flags of the call, joined by |"),
 		schema.Str("result", func(e *Module) *string { return &e.Result }, "ok, or the error's name"),
 		schema.Str("syscall", func(e *Module) *string { return &e.Syscall }, "System call that asked for it"),
+		schema.Int("inode", func(e *Module) *uint64 { return &e.Inode }, "Inode of that file", schema.OmitZero),
+		schema.Str("sha256", func(e *Module) *string { return &e.SHA256 }, "SHA-256 of that file's contents, hexadecimal"),
+		schema.Str("hash_error", func(e *Module) *string { return &e.HashError }, "Why there is none: slow (two seconds were not enough), or as filesystem_events has it"),
 	),
 })

@@ -69,7 +69,7 @@ func (d *decoder) act(raw []byte, b *event.Batch) error {
 	case *event.Module:
 		e.Operation, e.Name, e.ModulePath, e.Parameters, e.Result = call.name, source, target, typ, result
 		if call.name == "load" {
-			e.Flags = joinFlags(event.ModuleFlags, r.Args[2])
+			e.Flags, e.Inode = joinFlags(event.ModuleFlags, r.Args[2]), r.Object
 		}
 	case *event.BPF:
 		d.program(e, r, source, typ)

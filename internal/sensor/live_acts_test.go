@@ -273,8 +273,9 @@ func TestLiveModule(t *testing.T) {
 		if l.s.object.perf || !kernelAtLeast(5, 15) { // the descriptor given cannot be read there
 			want = ""
 		}
-		if m := told("load"); m.ModulePath != want {
-			t.Errorf("it was loaded from %q, not %q", m.ModulePath, want)
+		m := told("load")
+		if m.ModulePath != want || want != "" && m.Inode != inode(t, file) {
+			t.Errorf("it was loaded from %q, inode %d; want %q, %d", m.ModulePath, m.Inode, want, inode(t, file))
 		}
 		told("unload")
 	})
