@@ -112,6 +112,7 @@ func (l *live) stop(sig os.Signal) (code int, stderr string) {
 // row is what the tests read of an event.
 type row struct {
 	Kind, Path, Comm, Fidelity, Result, Protocol, Reason string
+	SHA256                                               string
 	PID, PPID                                            int
 	UID                                                  uint32
 	EID                                                  int64
