@@ -14,7 +14,7 @@ BPF_PACKAGES := clang-19 llvm-19 libbpf-dev
 CONTAINER_PACKAGES := busybox-static runc crun containerd docker.io podman netavark catatonit uidmap
 TEST_PACKAGES := iproute2 gcc libc6-dev auditd rpm openssh-client openssh-server sudo passwd login e2fsprogs dbus-daemon iptables $(CONTAINER_PACKAGES)
 BENCH_PACKAGES := gcc libc6-dev auditd linux-perf
-KERNEL_PACKAGES := qemu-system-x86 qemu-system-arm busybox-static runc cpio xz-utils zstd iproute2 \
+KERNEL_PACKAGES := qemu-system-x86 qemu-system-arm busybox-static runc cpio xz-utils zstd iproute2 debootstrap \
 	gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 
 help: ## this list

@@ -1,10 +1,11 @@
 #!/bin/sh
 # Prints the directory that holds Debian's newest cloud kernel of a version (5.10, 6.1, 6.12
 # or "newest") for an architecture, unpacked; that of the whole kernel 5.10 ("5.10-x32"), which
-# has the x32 ABI as cloud kernels have not; or that of "busybox", for guests that cannot run
-# this machine's. Downloads go to a cache outside the tree, through a private apt
-# configuration: the machine's own sources stay as they are.
-#   fetch.sh VERSION|busybox [ARCHITECTURE]
+# has the x32 ABI as cloud kernels have not; that of "busybox", for guests that cannot run
+# this machine's; or that of "systemd", the root of a small Debian that boots with it. Downloads
+# go to a cache outside the tree, through a private apt configuration: the machine's own sources
+# stay as they are.
+#   fetch.sh VERSION|busybox|systemd [ARCHITECTURE]
 set -eu
 want=$1
 arch=${2:-amd64}
@@ -20,9 +21,9 @@ case $want in
 6.1) suites="bookworm" ;;
 6.12) suites="trixie" ;;
 newest) suites="trixie-backports" ;;
-busybox) suites="trixie" ;;
+busybox | systemd) suites="trixie" ;;
 *)
-	echo "fetch.sh: no suite is known for $want; use 5.10, 5.10-x32, 6.1, 6.12, newest or busybox" >&2
+	echo "fetch.sh: no suite is known for $want; use 5.10, 5.10-x32, 6.1, 6.12, newest, busybox or systemd" >&2
 	exit 2
 	;;
 esac
@@ -31,6 +32,23 @@ esac
 found=$(find . -maxdepth 1 -name "done-$want" -mtime -30 -exec cat {} +)
 if [ -n "$found" ] && [ -d "$found/usr" ]; then
 	echo "$cache/$arch/$found"
+	exit 0
+fi
+
+if [ "$want" = systemd ]; then
+	rm -rf "root-$want"
+	log=$PWD/debootstrap.log
+	debootstrap --arch="$arch" --variant=minbase --include=systemd,systemd-sysv,dbus --keyring="$keyring" \
+		"$suites" "root-$want" http://deb.debian.org/debian >"$log" 2>&1 || {
+		echo "fetch.sh: debootstrap cannot make a root directory; it ends:" >&2
+		tail "$log" >&2
+		exit 1
+	}
+	# Nobody reads in it.
+	rm -rf "root-$want"/usr/share/doc "root-$want"/usr/share/man "root-$want"/usr/share/locale \
+		"root-$want"/var/cache/apt "root-$want"/var/lib/apt/lists
+	echo "root-$want" >"done-$want"
+	echo "$cache/$arch/root-$want"
 	exit 0
 fi
 

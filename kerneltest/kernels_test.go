@@ -46,7 +46,7 @@ var more = map[[2]string]string{
 }
 
 // TestKernels runs the live tests on the kernels named in K (comma-separated; empty: all, and
-// instructions, which counts what goshawk costs).
+// instructions, which counts what goshawk costs, and systemd, which runs the package).
 // RUN narrows the tests, as -run does, and PACKAGES the packages; RUN=bare runs none of
 // them, but what there is in bare surroundings, RUN=old what there is where also 3.10 is
 // pretended (on the oldest kernel). With UPDATE what the kernels grant is kept.
@@ -56,6 +56,7 @@ func TestKernels(t *testing.T) {
 	k := os.Getenv("K")
 	if k == "" && only == "" {
 		t.Run(instructions, countInstructions)
+		t.Run(systemd, underSystemd)
 	}
 	if k != "" {
 		chosen = nil
@@ -64,8 +65,10 @@ func TestKernels(t *testing.T) {
 			switch {
 			case name == instructions:
 				t.Run(name, countInstructions)
+			case name == systemd:
+				t.Run(name, underSystemd)
 			case i < 0:
-				t.Fatalf("K names kernel %q; there are %v, and %s", name, guests, instructions)
+				t.Fatalf("K names kernel %q; there are %v, %s and %s", name, guests, instructions, systemd)
 			default:
 				chosen = append(chosen, guests[i])
 			}
