@@ -74,7 +74,7 @@ func surroundings(r run, what string, hooks map[string]string, old bool) (wrong 
 		case !ok:
 			errorf("%s: was not run", name)
 		case s.code != code:
-			errorf("%s: exit code %s, want %s: %s%s", name, s.code, code, s.out, s.err)
+			errorf("%s: exit code %s, want %s: %s%s", name, s.code, code, s.err, s.out)
 		}
 		for _, w := range wants {
 			if !regexp.MustCompile("(?m)" + w).MatchString(s.out + s.err) {

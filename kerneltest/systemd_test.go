@@ -96,7 +96,7 @@ func administered(r run) (wrong []string) {
 			continue
 		}
 		if s.code != want.code {
-			wrong = append(wrong, fmt.Sprintf("%s: exit code %s, want %s: %s%s", want.name, s.code, want.code, s.out, s.err))
+			wrong = append(wrong, fmt.Sprintf("%s: exit code %s, want %s: %s%s", want.name, s.code, want.code, s.err, s.out))
 		}
 		for _, text := range want.texts {
 			if !regexp.MustCompile("(?m)" + text).MatchString(s.out + s.err) {
