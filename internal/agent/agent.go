@@ -133,7 +133,8 @@ const (
 	// it says otherwise.
 	gather = 30 * time.Millisecond
 
-	stopSources = 10 * time.Second
+	// Taking programs off waits for grace periods of the kernel, on an emulated machine for 10 s and more.
+	stopSources = 25 * time.Second
 	stopStore   = 10 * time.Second
 	stopSinks   = 5 * time.Second
 )
