@@ -133,8 +133,7 @@ const (
 	// it says otherwise.
 	gather = 30 * time.Millisecond
 
-	// Taking programs off waits for grace periods of the kernel, on an emulated machine for 10 s and more.
-	stopSources = 25 * time.Second
+	stopSources = 10 * time.Second
 	stopStore   = 10 * time.Second
 	stopSinks   = 5 * time.Second
 )
