@@ -259,10 +259,11 @@ func (l *loader) next(a *attached) *tier {
 		return nil
 	}
 	only := l.forced[a.hook.name]
-	for ; a.past < len(a.hook.tiers); a.past++ {
+	for a.past < len(a.hook.tiers) {
 		t := &a.hook.tiers[a.past]
 		if only != "" && t.name != only {
 			a.refused = append(a.refused, t.name+": not wanted")
+			a.past++
 			continue
 		}
 		err := l.denied[t.name]
@@ -272,8 +273,7 @@ func (l *loader) next(a *attached) *tier {
 		if err == nil {
 			return t
 		}
-		a.refused = append(a.refused, t.name+": "+oneLine(err))
-		a.last = err
+		a.refuse(t, err)
 	}
 	return nil
 }
@@ -334,18 +334,6 @@ func oneLine(err error) string {
 // noise is what the library says that helps nobody: a guess at a cause that is wrong from 5.11 on
 // and lifted before, and names that differ from one try to the next.
 var noise = regexp.MustCompile(` \(MEMLOCK may be too low, consider rlimit\.RemoveMemlock\)| \(arch-specific fallback for "\w+"\)|: creating probe entry on tracefs|goshawk_[0-9a-f]{16}/`)
-
-// attachTier attaches a hook at one tier, and nothing of it when that fails but what a.close closes.
-func (l *loader) attachTier(a *attached, t *tier) error {
-	if err := l.unfit(a.hook, t); err != nil {
-		return err
-	}
-	x := &trial{hook: a, tier: t}
-	if err := l.loadTier(x); err != nil {
-		return err
-	}
-	return l.link(x)
-}
 
 // unfit says why a hook can not have a tier here, where that shows before the verifier has worked
 // for nothing; nil when it is worth a try.

@@ -79,7 +79,14 @@ func grants(t *testing.T, obj *object) []grant {
 				g.Kinds = append(g.Kinds, id.String())
 			}
 			a := &attached{hook: h}
-			err := l.attachTier(a, &h.tiers[k])
+			x := &trial{hook: a, tier: &h.tiers[k]}
+			err := l.unfit(h, x.tier)
+			if err == nil {
+				err = l.loadTier(x)
+			}
+			if err == nil {
+				err = l.link(x)
+			}
 			if e := a.close(); e != nil {
 				t.Errorf("%s at %s: close: %v", h.name, g.Tier, e)
 			}
