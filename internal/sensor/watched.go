@@ -88,6 +88,7 @@ func (w *watched) watch(set *selection.Set) error {
 	// again until nothing is new. Where they come and go faster than that, the kernel tells.
 	var next *scope
 	var want map[bpf.GoshawkFileRoot]uint32
+	more := false
 	for added, turns := true, 0; added && turns < 8; turns++ {
 		points, err := w.fs.MountPoints()
 		if err != nil {
@@ -104,11 +105,12 @@ func (w *watched) watch(set *selection.Set) error {
 			if err := w.put(key, value); err != nil {
 				return err
 			}
-			added = true
+			added, more = true, true
 		}
 	}
 	w.now.Store(next)
-	if w.opened != nil {
+	// Who opened a file since then was seen to; others did before their directory was named.
+	if more && w.opened != nil {
 		if _, err := iterate(w.opened.Programs[fileSeedProgram]); err != nil {
 			return fmt.Errorf("look for files that are open: %w", err)
 		}
