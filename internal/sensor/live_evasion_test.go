@@ -43,17 +43,11 @@ func elf32() []byte {
 // A path is changed while open(2) copies it: what is told is the file that the kernel opened.
 func TestLiveHeldPath(t *testing.T) {
 	base := t.TempDir()
-	set, problems := selection.Compile(selection.Options{Watch: []selection.Rule{{Category: "test", Pattern: base + "/watched/%"}}})
-	if len(problems) > 0 {
-		t.Fatal(problems)
-	}
+	set := selected(t, selection.Rule{Category: "test", Pattern: base + "/watched/%"})
 	for _, dir := range []string{"watched", "another"} {
 		write(t, filepath.Join(mkdir(t, filepath.Join(base, dir)), "f"), "before\n", 0o644)
 	}
-	l := watch(t, Options{Kinds: []event.ID{event.KindFile}, Files: set})
-	if strings.Contains(l.s.Blind(), "identity") {
-		t.Skipf("this kernel cannot mark the file system of %s: %s", base, l.s.Blind())
-	}
+	l := watchFiles(t, base, set)
 	pids := map[uint32]string{}
 	for _, dirs := range [][2]string{{"another", "watched"}, {"watched", "another"}} {
 		c := exec.Command(helper, "open-held", filepath.Join(base, dirs[0]), filepath.Join(base, dirs[1]))

@@ -75,12 +75,29 @@ var fileWays = []struct {
 // notThere is the helper's exit status where the kernel has no such way.
 const notThere = 77
 
-func TestLiveFile(t *testing.T) {
-	base := t.TempDir()
-	set, problems := selection.Compile(selection.Options{Watch: []selection.Rule{{Category: "test", Pattern: base + "/%%"}}})
+// selected are the files that rules name.
+func selected(t *testing.T, rules ...selection.Rule) *selection.Set {
+	t.Helper()
+	set, problems := selection.Compile(selection.Options{Watch: rules})
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
+	return set
+}
+
+// watchFiles watches those of a set, which are below base.
+func watchFiles(t *testing.T, base string, set *selection.Set) *live {
+	t.Helper()
+	l := watch(t, Options{Kinds: []event.ID{event.KindFile}, Files: set})
+	if strings.Contains(l.s.Blind(), "identity") {
+		t.Skipf("this kernel cannot mark the file system of %s: %s", base, l.s.Blind())
+	}
+	return l
+}
+
+func TestLiveFile(t *testing.T) {
+	base := t.TempDir()
+	set := selected(t, selection.Rule{Category: "test", Pattern: base + "/%%"})
 	eachTier(t, Options{Kinds: []event.ID{event.KindFile}, Files: set}, func(t *testing.T, l *live) { tryFiles(t, l, base) })
 }
 
@@ -187,15 +204,9 @@ func tryFiles(t *testing.T, l *live, base string) {
 // there with all that is in it: nothing of what is done in it is missed, however fast.
 func TestLiveFileLater(t *testing.T) {
 	base := t.TempDir()
-	set, problems := selection.Compile(selection.Options{Watch: []selection.Rule{
-		{Category: "deep", Pattern: base + "/a/b/c/%%"}, {Category: "one", Pattern: base + "/conf/app.conf"}, {Category: "right", Pattern: base + "/flat/%"}}})
-	if len(problems) > 0 {
-		t.Fatal(problems)
-	}
-	l := watch(t, Options{Kinds: []event.ID{event.KindFile}, Files: set})
-	if strings.Contains(l.s.Blind(), "identity") {
-		t.Skipf("this kernel cannot mark the file system of %s: %s", base, l.s.Blind())
-	}
+	set := selected(t, selection.Rule{Category: "deep", Pattern: base + "/a/b/c/%%"}, selection.Rule{Category: "one", Pattern: base + "/conf/app.conf"},
+		selection.Rule{Category: "right", Pattern: base + "/flat/%"})
+	l := watchFiles(t, base, set)
 	script := "cd " + base + ` && mkdir -p a/b/c/d && : > a/b/c/d/made && : > a/b/not
 mv a old && mkdir -p new/b/c && : > new/b/c/unseen && mv new a && : > a/b/c/moved && : > old/b/c/gone
 mkdir conf && : > conf/app.conf && : > conf/other && mkdir flat other && : > flat/in && mkdir flat/sub && : > flat/sub/deep && : > other/x
@@ -224,10 +235,7 @@ mkdir conf && : > conf/app.conf && : > conf/other && mkdir flat other && : > fla
 func TestLiveFileOpenBefore(t *testing.T) {
 	base := t.TempDir()
 	name := filepath.Join(base, "f")
-	set, problems := selection.Compile(selection.Options{Watch: []selection.Rule{{Category: "test", Pattern: base + "/%%"}}})
-	if len(problems) > 0 {
-		t.Fatal(problems)
-	}
+	set := selected(t, selection.Rule{Category: "test", Pattern: base + "/%%"})
 	cmd := exec.Command("/bin/sh", "-c", "exec 3>>"+name+"; echo open; read x; echo x >&3")
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -244,10 +252,7 @@ func TestLiveFileOpenBefore(t *testing.T) {
 	if _, err := out.Read(make([]byte, 8)); err != nil {
 		t.Fatal(err)
 	}
-	l := watch(t, Options{Kinds: []event.ID{event.KindFile}, Files: set})
-	if strings.Contains(l.s.Blind(), "identity") {
-		t.Skipf("this kernel cannot mark the file system of %s: %s", base, l.s.Blind())
-	}
+	l := watchFiles(t, base, set)
 	if _, err := in.Write([]byte("x\n")); err != nil {
 		t.Fatal(err)
 	}
@@ -266,14 +271,8 @@ func TestLiveFileOpenBefore(t *testing.T) {
 // guest a Debian package unpacked: what the events say is there is what is there, with the size that it has.
 func TestLiveFileTree(t *testing.T) {
 	base := t.TempDir()
-	set, problems := selection.Compile(selection.Options{Watch: []selection.Rule{{Category: "tree", Pattern: base + "/%%"}}})
-	if len(problems) > 0 {
-		t.Fatal(problems)
-	}
-	l := watch(t, Options{Kinds: []event.ID{event.KindFile}, Files: set})
-	if strings.Contains(l.s.Blind(), "identity") {
-		t.Skipf("this kernel cannot mark the file system of %s: %s", base, l.s.Blind())
-	}
+	set := selected(t, selection.Rule{Category: "tree", Pattern: base + "/%%"})
+	l := watchFiles(t, base, set)
 	script := "cd " + base + ` && for w in 1 2 3; do (
 mkdir $w && cd $w && for d in a b c d e; do mkdir $d; for f in 1 2 3 4 5 6 7 8 9; do echo $d$f >$d/$f; ln -s $f $d/l$f; done; done
 cp -r a copy && mv b copy/moved && rm -r c && echo more >>d/1 && cp d/2 d/3 && mv d/4 d/5 && ln d/6 d/hard && : >d/7 && mv copy again
