@@ -259,13 +259,8 @@ func (a *Agent) Run(ctx context.Context) (Summary, error) {
 	}()
 
 	err := a.loop(ctx, stop, ends, drained)
-	if a.opt.Contents != nil {
-		go a.opt.Contents.Close() // ends with the last that comes back
-		for f := range a.contents {
-			a.tell(f)
-		}
-	}
-	a.endModules()
+	drain(a.opt.Contents, func(f *event.File) { a.tell(f) })
+	drain(a.opt.Modules, a.hashed)
 	err = errors.Join(err, a.finish())
 	close(a.stopped)
 	return a.summary(), err
@@ -466,6 +461,18 @@ func (a *Agent) alert() {
 	}
 	clear(a.alerts)
 	a.alerts = a.alerts[:0]
+}
+
+// drain closes contents and takes what still comes back of them; nil: nothing does.
+func drain(c Contents, take func(*event.File)) {
+	if c == nil {
+		return
+	}
+	back := c.Done()
+	go c.Close() // ends with the last that comes back
+	for f := range back {
+		take(f)
+	}
 }
 
 // tell takes an event that stood aside until the contents of a file were known.

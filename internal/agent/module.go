@@ -72,14 +72,3 @@ func (a *Agent) overdue(now time.Time) {
 		w.event = nil
 	}
 }
-
-// endModules tells of all modules that wait.
-func (a *Agent) endModules() {
-	if a.opt.Modules == nil {
-		return
-	}
-	go a.opt.Modules.Close() // ends with the last that comes back
-	for f := range a.modules.back {
-		a.hashed(f)
-	}
-}
