@@ -88,13 +88,12 @@ func (o *runOptions) open(ctx context.Context, warn func(string)) (w *watch, err
 	if w.containers, err = o.openContainers(f, w.bootID, warn); err != nil {
 		return w, err
 	}
-	if o.files != nil && !slices.Equal(o.hash, []string{"none"}) {
+	digests := !slices.Equal(o.hash, []string{"none"})
+	if digests && o.files != nil {
 		w.hasher = content.New(content.Options{MD5: slices.Contains(o.hash, "md5"), SHA1: slices.Contains(o.hash, "sha1")})
 	}
-	if len(o.kinds) == 0 || slices.Contains(o.kinds, event.KindModule.String()) {
-		if !slices.Equal(o.hash, []string{"none"}) {
-			w.modules = content.New(content.Options{MaxBytes: 256 << 20, Rate: 1 << 30, Queue: 256, Patience: time.Second})
-		}
+	if digests && (len(o.kinds) == 0 || slices.Contains(o.kinds, event.KindModule.String())) {
+		w.modules = content.New(content.Options{MaxBytes: 256 << 20, Rate: 1 << 30, Queue: 256, Patience: time.Second})
 	}
 	w.processes = process.New(process.Options{
 		BootID: w.bootID, Lookup: lookup(w.proc, w.containers),
