@@ -59,23 +59,11 @@ func TestReferences(t *testing.T) {
 // fixtures have, and, where GOSHAWK_SIGMA_DIR names a clone of SigmaHQ's rules, that of these.
 func withSigma(t *testing.T, text, goshawk string) string {
 	t.Helper()
-	text = between(t, text, "forms", unusedRules(t, goshawk, "internal/rule/testdata/sigma"))
+	text = within(t, text, "<!-- forms: begin -->\n", unusedRules(t, goshawk, "internal/rule/testdata/sigma"), "<!-- forms: end -->")
 	if dir := os.Getenv("GOSHAWK_SIGMA_DIR"); dir != "" {
-		text = between(t, text, "sigma", unusedRules(t, goshawk, dir))
+		text = within(t, text, "<!-- sigma: begin -->\n", unusedRules(t, goshawk, dir), "<!-- sigma: end -->")
 	}
 	return text
-}
-
-// between replaces what stands between the marks called name.
-func between(t *testing.T, text, name, by string) string {
-	t.Helper()
-	begin, end := "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->"
-	before, rest, ok := strings.Cut(text, begin)
-	_, after, ended := strings.Cut(rest, end)
-	if !ok || !ended {
-		t.Fatalf("the text has no place between %q and %q", begin, end)
-	}
-	return before + begin + by + end + after
 }
 
 // unusedRules says which rules below dir cannot be used, by reason.
