@@ -1,9 +1,7 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -67,7 +65,7 @@ func TestLiveBoth(t *testing.T) {
 			wantSource := map[string]string{"exec": "ebpf", "fork": "ebpf", "exit": "ebpf", "connect": "ebpf", "file": c.files, "user": "audit"}
 			told, id := map[string]int{}, map[int]string{}
 			_, port, _ := net.SplitHostPort(server.Addr().String())
-			for _, r := range sourceRows(t, l.out) {
+			for _, r := range printed[sourceRow](t, l.out) {
 				if r.Kind == "loss" {
 					t.Errorf("lost: %+v", r)
 					continue
@@ -120,26 +118,6 @@ type sourceRow struct {
 	RemotePort                                     int    `json:"remote_port"`
 	ProcessID                                      string `json:"process_id"`
 	Target                                         string `json:"target_path"`
-}
-
-func sourceRows(t *testing.T, file string) (all []sourceRow) {
-	t.Helper()
-	f, err := os.Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for d := json.NewDecoder(f); ; {
-		var r sourceRow
-		switch err := d.Decode(&r); err {
-		case nil:
-			all = append(all, r)
-		case io.EOF:
-			return all
-		default:
-			t.Fatal(err)
-		}
-	}
 }
 
 // auditctl is the state of audit, as its own tool tells it, without what counts.

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -26,26 +24,6 @@ type fileRow struct {
 	Size            int64
 	Reason          string
 	Count           int
-}
-
-// fileRows are the events that were printed.
-func (l *live) fileRows() []fileRow {
-	l.t.Helper()
-	f, err := os.Open(l.out)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	defer f.Close()
-	var out []fileRow
-	for d := json.NewDecoder(f); ; {
-		var r fileRow
-		if err := d.Decode(&r); err == io.EOF {
-			return out
-		} else if err != nil {
-			l.t.Fatal(err)
-		}
-		out = append(out, r)
-	}
 }
 
 // tree is what there is below a directory: of regular files their sizes, of others -1.
@@ -221,7 +199,7 @@ func TestLiveFilesReconcile(t *testing.T) {
 	if code, said := l.stop(syscall.SIGINT); code != 0 {
 		t.Errorf("exit code %d: %s", code, said)
 	}
-	events := told.follow(t, l.fileRows())
+	events := told.follow(t, printed[fileRow](t, l.out))
 	is := scanTree(t, dir)
 	told.compare(t, is)
 	n := 0

@@ -137,22 +137,26 @@ type row struct {
 // rows reads what was printed as JSON.
 func (l *live) rows() []row {
 	l.t.Helper()
-	f, err := os.Open(l.out)
+	return printed[row](l.t, l.out)
+}
+
+// printed reads the events in a file, as JSON one a line, of which T is what a test wants to know.
+func printed[T any](t *testing.T, file string) (all []T) {
+	t.Helper()
+	f, err := os.Open(file)
 	if err != nil {
-		l.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer f.Close()
-	var out []row
-	d := json.NewDecoder(f)
-	for {
-		var r row
+	for d := json.NewDecoder(f); ; {
+		var r T
 		switch err := d.Decode(&r); err {
 		case nil:
-			out = append(out, r)
+			all = append(all, r)
 		case io.EOF:
-			return out
+			return all
 		default:
-			l.t.Fatal(err)
+			t.Fatal(err)
 		}
 	}
 }
