@@ -62,26 +62,16 @@ func bare(t *testing.T, g *guest, kernel, goshawk string, old bool) {
 // surroundings says what is wrong with what a guest has told; hooks are the tiers that it must have.
 func surroundings(r run, what string, hooks map[string]string, old bool) (wrong []string) {
 	errorf := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
-	all, ended := readBare(r.results)
-	if r.err != nil || !ended {
-		errorf("the %s guest did not come to its end: %v\nit printed last:\n%s\nits console ends:\n%s",
-			what, r.err, tail(r.results), tail(r.console))
-		return wrong
+	all, err := readSaid(r, what)
+	if err != nil {
+		return []string{err.Error()}
 	}
 	check := func(name, code string, wants ...string) string {
-		s, ok := all[name]
-		switch {
-		case !ok:
-			errorf("%s: was not run", name)
-		case s.code != code:
-			errorf("%s: exit code %s, want %s: %s%s", name, s.code, code, s.err, s.out)
+		wrong = append(wrong, all.check(name, code, wants...)...)
+		if s := all[name]; s != nil {
+			return s.out
 		}
-		for _, w := range wants {
-			if !regexp.MustCompile("(?m)" + w).MatchString(s.out + s.err) {
-				errorf("%s: no match for %q in:\n%s%s", name, w, s.out, s.err)
-			}
-		}
-		return s.out
+		return ""
 	}
 	check("begin", "1970")
 	report := struct {
@@ -195,9 +185,39 @@ next:
 	return b.String()
 }
 
-// readBare takes apart what bare-init writes.
-func readBare(b []byte) (all map[string]*said, ended bool) {
-	all = map[string]*said{}
+// script is what the commands of a guest's script have said, by the names that it gives them.
+type script map[string]*said
+
+// check says what is wrong with a command: its exit code, or a pattern that no line of it matches.
+func (all script) check(name, code string, wants ...string) (wrong []string) {
+	s := all[name]
+	if s == nil {
+		return []string{name + ": was not run"}
+	}
+	if s.code != code {
+		wrong = append(wrong, fmt.Sprintf("%s: exit code %s, want %s: %s%s", name, s.code, code, s.err, s.out))
+	}
+	for _, w := range wants {
+		if !regexp.MustCompile("(?m)" + w).MatchString(s.out + s.err) {
+			wrong = append(wrong, fmt.Sprintf("%s: no match for %q in:\n%s%s", name, w, s.out, s.err))
+		}
+	}
+	return wrong
+}
+
+// readSaid is readScript of a guest that must have come to the end of its script.
+func readSaid(r run, what string) (script, error) {
+	all, ended := readScript(r.results)
+	if r.err != nil || !ended {
+		return nil, fmt.Errorf("the %s guest did not come to its end: %v\nit printed last:\n%s\nits console ends:\n%s",
+			what, r.err, tail(r.results), tail(r.console))
+	}
+	return all, nil
+}
+
+// readScript takes apart what bare-init and systemd-init write.
+func readScript(b []byte) (all script, ended bool) {
+	all = script{}
 	var to *string
 	for line := range bytes.Lines(b) {
 		text := strings.TrimRight(string(line), "\r\n")

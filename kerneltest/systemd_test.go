@@ -3,7 +3,6 @@
 package kerneltest
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,15 +60,9 @@ func underSystemd(t *testing.T) {
 
 // administered says what is wrong with what systemd-init has told.
 func administered(r run) (wrong []string) {
-	all, ended := readBare(r.results)
-	if r.err != nil || !ended {
-		return []string{fmt.Sprintf("the guest did not come to its end: %v\nit printed last:\n%s\nits console ends:\n%s",
-			r.err, tail(r.results), tail(r.console))}
-	}
-	stopped := []string{"^ActiveState=inactive", "^SubState=dead", "^Result=success"}
-	if s := all["journal"]; s != nil && strings.Contains(s.out, "\ngoshawk: stop sources: not done within ") {
-		// Emulated, taking programs off takes longer than the agent waits, which it says and calls a failure.
-		stopped = []string{"^ActiveState=failed", "^Result=exit-code"}
+	all, err := readSaid(r, systemd)
+	if err != nil {
+		return []string{err.Error()}
 	}
 	for _, want := range []struct {
 		name, code string
@@ -89,25 +82,13 @@ func administered(r run) (wrong []string) {
 		{"active", "0", []string{"^ActiveState=active"}},
 		{"again", "0", []string{"/uname,"}}, // what was seen before it was killed
 		{"stop", "0", nil},
-		{"stopped", "0", stopped},
+		{"stopped", "0", []string{"^ActiveState=inactive", "^SubState=dead", "^Result=success"}},
 		{"logged", "0", []string{`"name":"execs".*uname -s.*"action":"added"`}},
 		{"journal", "0", []string{"^ready: daemon", "Scheduled restart job"}},
 		{"purge", "0", nil},
 		{"left", "2", []string{"cannot access '/var/lib/goshawk'"}},
 	} {
-		s := all[want.name]
-		if s == nil {
-			wrong = append(wrong, want.name+": was not run")
-			continue
-		}
-		if s.code != want.code {
-			wrong = append(wrong, fmt.Sprintf("%s: exit code %s, want %s: %s%s", want.name, s.code, want.code, s.err, s.out))
-		}
-		for _, text := range want.texts {
-			if !regexp.MustCompile("(?m)" + text).MatchString(s.out + s.err) {
-				wrong = append(wrong, fmt.Sprintf("%s: no match for %q in:\n%s%s", want.name, text, s.out, s.err))
-			}
-		}
+		wrong = append(wrong, all.check(want.name, want.code, want.texts...)...)
 	}
 	if s := all["left"]; s != nil && s.out != "" {
 		wrong = append(wrong, "a purge leaves "+s.out)
